@@ -1,0 +1,260 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+)
+
+// MaxComment is how many bytes a comment may have: nft(8) takes 128 with the
+// zero byte at the end.
+const MaxComment = 127
+
+// ErrNotApplied means that the kernel reported no error for a write and yet
+// does not hold what was written.
+var ErrNotApplied = errors.New("the kernel did not apply it")
+
+// An Element is a blocked source as the kernel holds it.
+type Element struct {
+	// Prefix is what is blocked, a full-length one for a single address. It
+	// is masked, and no IPv4 address wears IPv6 clothes.
+	Prefix netip.Prefix
+	// Timeout is how long from now the block lasts. It is rounded up to whole
+	// seconds, at least one. Read back, 0 means for ever.
+	Timeout time.Duration
+	// Comment is shown by nft(8); at most MaxComment bytes.
+	Comment string
+}
+
+func (e Element) validate() error {
+	switch {
+	case !e.Prefix.IsValid() || e.Prefix != e.Prefix.Masked() || e.Prefix.Addr().Is4In6() || e.Prefix.Addr().Zone() != "":
+		return fmt.Errorf("%v is not a masked prefix", e.Prefix)
+	case len(e.Comment) > MaxComment:
+		return fmt.Errorf("comment of %d bytes, %d allowed", len(e.Comment), MaxComment)
+	case e.Timeout < time.Second:
+		return fmt.Errorf("timeout %v is under a second", e.Timeout)
+	}
+	return nil
+}
+
+// Block adds the element, or gives the one that is there the new timeout and
+// comment, be it longer or shorter. It returns once the kernel holds it.
+//
+// Errors: unix.ENOENT, when somebody has deleted the table; unix.ENFILE, when
+// the set is full; ErrNotApplied.
+func (t *Table) Block(e Element) error {
+	err := e.validate()
+	switch {
+	case err != nil:
+	case t.isHost(e.Prefix):
+		err = t.blockHost(e)
+	default:
+		until := time.Now().Add(e.Timeout)
+		err = t.changeNets(func() { t.nets[e.Prefix] = spanOf(e.Prefix, until, e.Comment) })
+	}
+	if err != nil {
+		return fmt.Errorf("block %s: %w", e.Prefix, err)
+	}
+	return nil
+}
+
+// blockHost adds, deletes and adds again: before Linux 6.12 an element that
+// is there keeps its old timeout when it is added again.
+func (t *Table) blockHost(e Element) error {
+	if err := t.transact(func(b *builder) error {
+		set, elems := b.hostSet(e.Prefix), hostElements(e)
+		return errors.Join(
+			b.conn.SetAddElements(set, elems),
+			b.conn.SetDeleteElements(set, elems),
+			b.conn.SetAddElements(set, elems),
+		)
+	}); err != nil {
+		return err
+	}
+	return t.verifyHosts([]Element{e})
+}
+
+// Unblock deletes the elements of the prefixes. It is no error if one is not there.
+func (t *Table) Unblock(prefixes ...netip.Prefix) error {
+	var hosts []Element
+	nets := make(map[netip.Prefix]span)
+	for _, p := range prefixes {
+		if t.isHost(p) {
+			hosts = append(hosts, Element{Prefix: p, Timeout: time.Minute})
+		} else if s, ok := t.nets[p]; ok {
+			nets[p] = s
+		}
+	}
+	if err := errors.Join(t.unblockHosts(hosts), t.unblockNets(nets)); err != nil {
+		return fmt.Errorf("unblock: %w", err)
+	}
+	return nil
+}
+
+// unblockHosts adds before it deletes: to delete what has just expired is an
+// error. Where a full set has no room for that, each goes by itself.
+func (t *Table) unblockHosts(hosts []Element) error {
+	if len(hosts) == 0 {
+		return nil
+	}
+	err := t.transact(func(b *builder) error { return b.deleteHosts(hosts) })
+	if errors.Is(err, unix.ENFILE) {
+		err = nil
+		for _, e := range hosts {
+			gone := t.transact(func(b *builder) error { return b.conn.SetDeleteElements(b.hostSet(e.Prefix), hostElements(e)) })
+			if !errors.Is(gone, unix.ENOENT) {
+				err = errors.Join(err, gone)
+			}
+		}
+	}
+	if errors.Is(err, unix.ENOENT) { // so is the table
+		return nil
+	}
+	return err
+}
+
+func (b *builder) deleteHosts(hosts []Element) error {
+	for chunk := range slices.Chunk(hosts, 512) {
+		elems := make(map[*nftables.Set][]nftables.SetElement)
+		for _, e := range chunk {
+			set := b.hostSet(e.Prefix)
+			elems[set] = append(elems[set], hostElements(e)...)
+		}
+		for set, list := range elems {
+			if err := errors.Join(b.conn.SetAddElements(set, list), b.conn.SetDeleteElements(set, list)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (t *Table) unblockNets(nets map[netip.Prefix]span) error {
+	if len(nets) == 0 {
+		return nil
+	}
+	return t.changeNets(func() {
+		for p := range nets {
+			delete(t.nets, p)
+		}
+	})
+}
+
+func (b *builder) blockSets() []*nftables.Set {
+	return []*nftables.Set{b.sets.blocked4, b.sets.blocked6, b.sets.nets4, b.sets.nets6}
+}
+
+// isHost tells whether a prefix goes to a set of hosts: one address, or an
+// IPv6 prefix of just the configured length. An IPv6 address that is the
+// first of such a prefix does not, since its element would stand for the
+// whole prefix.
+func (t *Table) isHost(p netip.Prefix) bool {
+	switch {
+	case p.Addr().Is4():
+		return p.IsSingleIP()
+	case p.Bits() == t.cfg.Prefix6:
+		return true
+	default:
+		wide := netip.PrefixFrom(p.Addr(), t.cfg.Prefix6)
+		return p.IsSingleIP() && wide.Masked() != wide
+	}
+}
+
+func (b *builder) hostSet(p netip.Prefix) *nftables.Set {
+	if p.Addr().Is4() {
+		return b.sets.blocked4
+	}
+	return b.sets.blocked6
+}
+
+func hostElements(e Element) []nftables.SetElement {
+	return []nftables.SetElement{{Key: e.Prefix.Addr().AsSlice(), Timeout: seconds(e.Timeout), Comment: e.Comment}}
+}
+
+// sort splits blocks into hosts, which it returns, and prefixes, for t.nets.
+func (t *Table) sort(blocks []Element) []Element {
+	now := time.Now()
+	var hosts []Element
+	for _, e := range blocks {
+		if t.isHost(e.Prefix) {
+			hosts = append(hosts, e)
+			continue
+		}
+		t.nets[e.Prefix] = spanOf(e.Prefix, now.Add(e.Timeout), e.Comment)
+	}
+	return hosts
+}
+
+// fillHosts replaces the elements of the sets of hosts.
+func (b *builder) fillHosts(hosts []Element) error {
+	var elems4, elems6 []nftables.SetElement
+	for _, e := range hosts {
+		if e.Prefix.Addr().Is4() {
+			elems4 = append(elems4, hostElements(e)...)
+		} else {
+			elems6 = append(elems6, hostElements(e)...)
+		}
+	}
+	b.conn.FlushSet(b.sets.blocked4)
+	b.conn.FlushSet(b.sets.blocked6)
+	return errors.Join(addElements(b.conn, b.sets.blocked4, elems4), addElements(b.conn, b.sets.blocked6, elems6))
+}
+
+// changeNets makes a change to the prefixes asked for and puts it, with all
+// others, into the kernel in one transaction; if that fails the change is
+// taken back.
+func (t *Table) changeNets(change func()) error {
+	old := maps.Clone(t.nets)
+	change()
+	if err := t.transact(func(b *builder) error { return b.fillNets(t.nets) }); err != nil {
+		t.nets = old
+		return err
+	}
+	return t.verifyNets()
+}
+
+// fillNets replaces the elements of the sets of prefixes by the disjoint form
+// of all that are asked for.
+func (b *builder) fillNets(nets map[netip.Prefix]span) error {
+	var errs []error
+	for _, f := range []family{ipv4, ipv6} {
+		set := b.netSet(f)
+		b.conn.FlushSet(set)
+		errs = append(errs, addElements(b.conn, set, netElements(f, nets)))
+	}
+	return errors.Join(errs...)
+}
+
+func (b *builder) netSet(f family) *nftables.Set {
+	if f.bytes == ipv4.bytes {
+		return b.sets.nets4
+	}
+	return b.sets.nets6
+}
+
+func netElements(f family, nets map[netip.Prefix]span) []nftables.SetElement {
+	var elems []nftables.SetElement
+	for _, s := range liveSpans(f, nets) {
+		elems = append(elems, interval(s.first, s.last, seconds(time.Until(s.until)), s.comment)...)
+	}
+	return elems
+}
+
+// liveSpans is the disjoint form of the prefixes of a family whose time is not up.
+func liveSpans(f family, nets map[netip.Prefix]span) []span {
+	var all []span
+	now := time.Now()
+	for p, s := range nets {
+		if p.Addr().BitLen() == f.last.BitLen() && s.until.After(now) {
+			all = append(all, s)
+		}
+	}
+	return disjoint(all)
+}

@@ -1,0 +1,261 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A Table is nftsentry's table in the kernel of one network namespace. It
+// outlives the program: Close leaves it in force, Delete takes it away. A
+// Table must not be used by two goroutines at once.
+type Table struct {
+	netns  int
+	cfg    Config
+	nets   map[netip.Prefix]span // prefixes asked for; the nets sets hold their disjoint form
+	conn   *nftables.Conn        // lasting; nil until needed and after an error
+	reader *netlink.Conn         // for single elements, likewise
+}
+
+// Open makes ready to work on the table in the network namespace that the
+// file descriptor netns stands for, or in the caller's if it is 0. It does
+// not change the kernel.
+func Open(netns int) (*Table, error) {
+	t := &Table{netns: netns, nets: make(map[netip.Prefix]span)}
+	if _, err := t.connection(); err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	return t, nil
+}
+
+// Close gives back what Open took and leaves the table as it is.
+func (t *Table) Close() error {
+	var errs []error
+	if t.conn != nil {
+		errs = append(errs, t.conn.CloseLasting())
+		t.conn = nil
+	}
+	if t.reader != nil {
+		errs = append(errs, t.reader.Close())
+		t.reader = nil
+	}
+	return errors.Join(errs...)
+}
+
+// bufferSize is what the netlink sockets ask for, in bytes: a transaction is
+// sent as one datagram, and each of its messages is acknowledged.
+const bufferSize = 32 << 20
+
+func bigBuffers(c *netlink.Conn) error {
+	return errors.Join(c.SetReadBuffer(bufferSize), c.SetWriteBuffer(bufferSize))
+}
+
+func (t *Table) connection() (*nftables.Conn, error) {
+	if t.conn != nil {
+		return t.conn, nil
+	}
+	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(bigBuffers)}
+	if t.netns != 0 {
+		opts = append(opts, nftables.WithNetNSFd(t.netns))
+	}
+	conn, err := nftables.New(opts...)
+	if err != nil {
+		return nil, err
+	}
+	t.conn = conn
+	return conn, nil
+}
+
+// transact sends what fill adds as one transaction: all of it takes effect at
+// once, or nothing does. A connection that has failed once is not used again,
+// since the library keeps its errors and the kernel's late answers in it.
+func (t *Table) transact(fill func(*builder) error) error {
+	conn, err := t.connection()
+	if err != nil {
+		return err
+	}
+	err = fill(newBuilder(conn, TableName, t.cfg))
+	if err == nil {
+		err = conn.Flush()
+	}
+	if err != nil {
+		t.conn = nil
+		return errors.Join(err, conn.CloseLasting())
+	}
+	return nil
+}
+
+// Load makes the table what the configuration says, with exactly the given
+// blocks in its sets, in one transaction: a packet meets the old table or the
+// new one, never something between. What the served set has learnt stays.
+//
+// An error that is an *UnsupportedError says what the kernel lacks.
+func (t *Table) Load(cfg Config, blocks []Element) error {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	old := t.cfg
+	t.cfg = cfg
+	if err := t.load(blocks); err != nil {
+		t.cfg = old
+		return t.explain(cfg, err)
+	}
+	return nil
+}
+
+func (t *Table) load(blocks []Element) error {
+	t.nets = make(map[netip.Prefix]span)
+	hosts := t.sort(blocks)
+	err := t.replace(hosts, false)
+	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
+		// A table of another version has sets of the same name and other shape.
+		err = t.replace(hosts, true)
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(t.verifyHosts(hosts), t.verifyNets())
+}
+
+// replace builds the table around hosts and t.nets; afresh takes away first
+// what is there.
+func (t *Table) replace(hosts []Element, afresh bool) error {
+	chains, err := t.presentChains()
+	if err != nil {
+		return err
+	}
+	return t.transact(func(b *builder) error {
+		b.conn.AddTable(b.table)
+		if afresh {
+			b.conn.DelTable(b.table)
+		} else {
+			b.removeChains(chains)
+		}
+		if err := b.addTable(); err != nil {
+			return err
+		}
+		if err := b.fillHosts(hosts); err != nil {
+			return err
+		}
+		if err := b.fillNets(t.nets); err != nil {
+			return err
+		}
+		return b.addChains()
+	})
+}
+
+// presentChains names the chains that the table has now.
+func (t *Table) presentChains() ([]string, error) {
+	conn, err := t.connection()
+	if err != nil {
+		return nil, err
+	}
+	all, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	var names []string
+	for _, c := range all {
+		if c.Table.Name == TableName {
+			names = append(names, c.Name)
+		}
+	}
+	return names, nil
+}
+
+// removeChains empties all chains before it deletes any: they refer to each other.
+func (b *builder) removeChains(names []string) {
+	for _, name := range names {
+		b.conn.FlushChain(&nftables.Chain{Table: b.table, Name: name})
+	}
+	for _, name := range names {
+		b.conn.DelChain(&nftables.Chain{Table: b.table, Name: name})
+	}
+}
+
+// Unlure takes the chain away that leads decoy ports to the listener, as
+// befits a listener that stops. All blocks stay in force.
+func (t *Table) Unlure() error {
+	chains, err := t.presentChains()
+	if err != nil {
+		return err
+	}
+	t.cfg.Port = 0
+	if err := t.transact(func(b *builder) error {
+		b.removeChains(chains)
+		return b.addChains()
+	}); err != nil {
+		return fmt.Errorf("take the lure chain away: %w", err)
+	}
+	return nil
+}
+
+// Ignore replaces the sources that are neither noticed nor blocked.
+func (t *Table) Ignore(prefixes []netip.Prefix) error {
+	t.cfg.Ignored = prefixes
+	if err := t.transact(func(b *builder) error { return b.fillIgnored(prefixes) }); err != nil {
+		return fmt.Errorf("replace ignored sources: %w", err)
+	}
+	return nil
+}
+
+// Delete takes the table away with all that is in it, and tells whether there was one.
+func (t *Table) Delete() (bool, error) {
+	conn, err := t.connection()
+	if err != nil {
+		return false, err
+	}
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list tables: %w", err)
+	}
+	found := false
+	for _, table := range tables {
+		found = found || table.Name == TableName
+	}
+	err = t.transact(func(b *builder) error {
+		b.conn.AddTable(b.table) // deleting what is not there would be an error
+		b.conn.DelTable(b.table)
+		return nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("delete table inet %s: %w", TableName, err)
+	}
+	return found, nil
+}
+
+// Dropped tells how many packets and bytes of blocked sources the table has
+// dropped since it was made.
+func (t *Table) Dropped() (packets, bytes uint64, err error) {
+	conn, err := t.connection()
+	if err != nil {
+		return 0, 0, err
+	}
+	obj, err := conn.GetObject(&nftables.NamedObj{
+		Table: newBuilder(conn, TableName, t.cfg).table, Name: counterDropped, Type: nftables.ObjTypeCounter,
+	})
+	if err != nil {
+		return 0, 0, fmt.Errorf("read counter %s: %w", counterDropped, err)
+	}
+	named, ok := obj.(*nftables.NamedObj)
+	if !ok {
+		return 0, 0, fmt.Errorf("read counter %s: unexpected object %T", counterDropped, obj)
+	}
+	counter, ok := named.Obj.(*expr.Counter)
+	if !ok {
+		return 0, 0, fmt.Errorf("read counter %s: unexpected data %T", counterDropped, named.Obj)
+	}
+	return counter.Packets, counter.Bytes, nil
+}
+
+// seconds rounds a time left up to what an element gets: whole seconds, and
+// never 0, which would mean for ever.
+func seconds(d time.Duration) time.Duration {
+	return max(time.Second, (d + time.Second - 1).Truncate(time.Second))
+}

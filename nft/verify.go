@@ -1,0 +1,207 @@
+package nft
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// slack is how far the time left of an element may be from what was asked
+// for: it runs on while we look.
+const slack = 2 * time.Second
+
+// verifyHosts reads elements of the sets of hosts back, by key: listing a set
+// that has just grown tells of some elements twice and of others not at all.
+func (t *Table) verifyHosts(hosts []Element) error {
+	for _, ofFamily := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
+		var expected []Element
+		for _, e := range hosts {
+			if ofFamily(e.Prefix.Addr()) && e.Timeout > slack {
+				expected = append(expected, e)
+			}
+		}
+		// The answers to one request wait in the socket's buffer together.
+		for chunk := range slices.Chunk(expected, 128) {
+			if err := t.verifyChunk(chunk); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// verifyChunk compares elements of one set with what the kernel holds.
+func (t *Table) verifyChunk(want []Element) error {
+	got, err := t.elements(want)
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("an element is not there: %w", ErrNotApplied)
+	}
+	if err != nil {
+		return err
+	}
+	for i, e := range want {
+		if timeout := seconds(e.Timeout); got[i] > timeout || got[i] < timeout-slack {
+			return fmt.Errorf("element %s expires in %v instead of %v: %w", e.Prefix.Addr(), got[i], timeout, ErrNotApplied)
+		}
+	}
+	return nil
+}
+
+// verifyNets reads the sets of prefixes back.
+func (t *Table) verifyNets() error {
+	conn, err := t.connection()
+	if err != nil {
+		return err
+	}
+	b := newBuilder(conn, TableName, t.cfg)
+	for _, f := range []family{ipv4, ipv6} {
+		got, err := conn.GetSetElements(b.netSet(f))
+		if err != nil {
+			return fmt.Errorf("list set %s: %w", b.netSet(f).Name, err)
+		}
+		if want := liveSpans(f, t.nets); starts(got) < len(want) {
+			return fmt.Errorf("%d of %d intervals are there: %w", starts(got), len(want), ErrNotApplied)
+		}
+	}
+	return nil
+}
+
+func starts(elems []nftables.SetElement) int {
+	n := 0
+	for _, e := range elems {
+		if !e.IntervalEnd {
+			n++
+		}
+	}
+	return n
+}
+
+// elements asks the kernel for elements of one set of hosts by their keys and
+// tells how long each has left. The library can only list whole sets.
+func (t *Table) elements(wanted []Element) ([]time.Duration, error) {
+	conn, err := t.readConnection()
+	if err != nil {
+		return nil, err
+	}
+	set := newBuilder(nil, TableName, t.cfg).hostSet(wanted[0].Prefix)
+	left, err := getElements(conn, set, wanted)
+	if err != nil {
+		t.reader = nil
+		return nil, errors.Join(err, conn.Close())
+	}
+	return left, nil
+}
+
+// getElements sends one request and reads the answers to it, one for each
+// element in their order, or an error for the first that is not there.
+func getElements(conn *netlink.Conn, set *nftables.Set, wanted []Element) ([]time.Duration, error) {
+	request, err := elementRequest(set, wanted)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := conn.Send(request); err != nil {
+		return nil, err
+	}
+	var all []time.Duration
+	for len(all) < len(wanted) {
+		replies, err := conn.Receive()
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range replies {
+			left, ok := expiration(m.Data)
+			if !ok {
+				return nil, fmt.Errorf("answer without an element: %w", ErrNotApplied)
+			}
+			all = append(all, left)
+		}
+	}
+	return all, nil
+}
+
+func (t *Table) readConnection() (*netlink.Conn, error) {
+	if t.reader != nil {
+		return t.reader, nil
+	}
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: t.netns})
+	if err != nil {
+		return nil, err
+	}
+	t.reader = conn
+	return conn, nil
+}
+
+// nfgenmsg is the header of nfnetlink messages: family, version, resource id.
+// https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/include/uapi/linux/netfilter/nfnetlink.h
+const nfgenmsg = 4
+
+// elementRequest is what "nft get element" sends, nf_tables_getsetelem in
+// https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/net/netfilter/nf_tables_api.c
+func elementRequest(set *nftables.Set, wanted []Element) (netlink.Message, error) {
+	enc := netlink.NewAttributeEncoder()
+	enc.String(unix.NFTA_SET_ELEM_LIST_TABLE, set.Table.Name)
+	enc.String(unix.NFTA_SET_ELEM_LIST_SET, set.Name)
+	enc.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list *netlink.AttributeEncoder) error {
+		for _, e := range wanted {
+			list.Nested(unix.NFTA_LIST_ELEM, func(elem *netlink.AttributeEncoder) error {
+				elem.Nested(unix.NFTA_SET_ELEM_KEY, func(key *netlink.AttributeEncoder) error {
+					key.Bytes(unix.NFTA_DATA_VALUE, e.Prefix.Addr().AsSlice())
+					return nil
+				})
+				return nil
+			})
+		}
+		return nil
+	})
+	attrs, err := enc.Encode()
+	if err != nil {
+		return netlink.Message{}, fmt.Errorf("encode request for an element: %w", err)
+	}
+	return netlink.Message{
+		Header: netlink.Header{
+			Type:  unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM,
+			Flags: netlink.Request,
+		},
+		Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
+	}, nil
+}
+
+// expiration finds the time left of the first element in an answer. An
+// element without one stays for ever, which is 0.
+func expiration(data []byte) (left time.Duration, ok bool) {
+	if len(data) < nfgenmsg {
+		return 0, false
+	}
+	top, err := netlink.NewAttributeDecoder(data[nfgenmsg:])
+	if err != nil {
+		return 0, false
+	}
+	top.ByteOrder = binary.BigEndian
+	for top.Next() {
+		if top.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
+			continue
+		}
+		top.Nested(func(list *netlink.AttributeDecoder) error {
+			for list.Next() {
+				ok = true
+				list.Nested(func(elem *netlink.AttributeDecoder) error {
+					for elem.Next() {
+						if elem.Type() == unix.NFTA_SET_ELEM_EXPIRATION {
+							left = time.Duration(elem.Uint64()) * time.Millisecond
+						}
+					}
+					return nil
+				})
+			}
+			return nil
+		})
+	}
+	return left, ok && top.Err() == nil
+}
