@@ -1,0 +1,14 @@
+// Package api is the control socket: how the commands of nftsentry talk to
+// the daemon, as JSON over HTTP on a unix socket.
+//
+// The types are what crosses the socket and what --json prints; their fields
+// stay as they are once released.
+//
+//	GET    /v1/status                 Status
+//	GET    /v1/blocks                 [Block, ...], the oldest first
+//	POST   /v1/blocks                 BlockRequest -> Block
+//	DELETE /v1/blocks?source=PREFIX   Block, as it was
+//	DELETE /v1/blocks?all=true        UnblockedAll
+//
+// Whatever goes wrong is answered by a status of 400 or more and a Problem.
+package api

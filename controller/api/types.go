@@ -1,0 +1,142 @@
+package api
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	"nftsentry/state"
+)
+
+// A Block is one blocked source.
+type Block struct {
+	Source   string    `json:"source"`   // address or prefix
+	Since    time.Time `json:"since"`    // RFC 3339, UTC, whole seconds
+	Until    time.Time `json:"until"`    // likewise
+	Port     uint16    `json:"port"`     // that was touched; 0 for none
+	Protocol string    `json:"protocol"` // "tcp"; "" for none
+	Kind     string    `json:"kind"`     // "connect"; "" for none
+	Evidence string    `json:"evidence"` // "proven"; "" for none
+	Strikes  int       `json:"strikes"`  // earlier blocks that still count
+	Origin   string    `json:"origin"`   // "decoy", "operator", "kernel"
+	Comment  string    `json:"comment"`  // as the element in the kernel carries it
+}
+
+// BlockOf is the form of a block on the wire.
+func BlockOf(b state.Block) Block {
+	return Block{
+		Source: Display(b.Source), Since: b.Since.UTC().Truncate(time.Second), Until: b.Until.UTC().Truncate(time.Second),
+		Port: b.Port, Protocol: b.Protocol, Kind: b.Kind, Evidence: b.Evidence,
+		Strikes: b.Strikes, Origin: string(b.Origin), Comment: b.Comment,
+	}
+}
+
+// Display writes a prefix of one address as that address.
+func Display(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}
+
+// ParseSource reads an address or a prefix, as Display writes it. A mapped
+// IPv4 address is the IPv4 address. Host bits in a prefix are an error.
+func ParseSource(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		a = a.Unmap()
+		if a.Zone() != "" {
+			return netip.Prefix{}, &SourceError{s, "an address without a zone, such as " + a.WithZone("").String()}
+		}
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil || p.Addr().Is4In6() {
+		return netip.Prefix{}, &SourceError{s, "an address such as 192.0.2.7 or a prefix such as 192.0.2.0/24"}
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, &SourceError{s, "the network " + p.Masked().String() + " or the address " + p.Addr().String()}
+	}
+	return p, nil
+}
+
+// A SourceError is what ParseSource cannot read.
+type SourceError struct {
+	Got  string
+	Want string // what to write instead
+}
+
+func (e *SourceError) Error() string {
+	const enough = 64
+	got := e.Got
+	if len(got) > enough {
+		got = got[:enough]
+	}
+	return strconv.Quote(got) + " is not a source: write " + e.Want
+}
+
+// A BlockRequest asks for a block.
+type BlockRequest struct {
+	Source  string `json:"source"`            // address or prefix
+	Seconds int64  `json:"seconds,omitempty"` // how long; 0 for as long as a decoy would block it
+	Comment string `json:"comment,omitempty"` // shown with the block
+}
+
+// UnblockedAll tells how many blocks have been ended.
+type UnblockedAll struct {
+	Unblocked int `json:"unblocked"`
+}
+
+// A Problem says what went wrong, in one sentence.
+type Problem struct {
+	Error string `json:"error"`
+}
+
+// Status is what the daemon is doing.
+type Status struct {
+	Version string    `json:"version"`
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"` // RFC 3339, UTC, whole seconds
+	Mode    string    `json:"mode"`    // "enforce" or "observe"
+	Config  string    `json:"config"`  // the file; "" for the built-in defaults
+	Decoys  Decoys    `json:"decoys"`
+	Blocks  Blocks    `json:"blocks"`
+	Ignored Ignored   `json:"ignored"`
+	Dropped Dropped   `json:"dropped"`
+	State   State     `json:"state"`
+}
+
+// Decoys is the state of the decoy ports.
+type Decoys struct {
+	Ports       int    `json:"ports"`       // how many lead to the listener
+	Listener    uint16 `json:"listener"`    // its own port
+	Connections uint64 `json:"connections"` // noticed
+	Lost        uint64 `json:"lost"`        // of these, not looked at for lack of time
+	Starved     uint64 `json:"starved"`     // times that the host had no file or memory left for one
+}
+
+// Blocks counts blocks.
+type Blocks struct {
+	Live   int    `json:"live"`   // in force now
+	Made   uint64 `json:"made"`   // since the start
+	Ended  uint64 `json:"ended"`  // since the start
+	Would  uint64 `json:"would"`  // that observe mode has only logged
+	Failed uint64 `json:"failed"` // that the kernel refused
+}
+
+// Ignored counts what is never blocked.
+type Ignored struct {
+	Prefixes int    `json:"prefixes"` // addresses and prefixes
+	Events   uint64 `json:"events"`   // that came from them
+}
+
+// Dropped counts what the kernel has dropped from blocked sources.
+type Dropped struct {
+	Packets uint64 `json:"packets"`
+	Bytes   uint64 `json:"bytes"`
+}
+
+// State tells how blocks are remembered.
+type State struct {
+	Dir     string `json:"dir"`
+	Problem string `json:"problem"` // why blocks are not being written; "" when they are
+}

@@ -1,0 +1,146 @@
+package controller
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nftsentry/nft"
+	"nftsentry/state"
+)
+
+// fakeKernel keeps blocks as the kernel does: an element goes by itself when
+// its time is up, and without a table nothing can be added.
+type fakeKernel struct {
+	loaded  bool
+	cfg     nft.Config
+	ends    map[netip.Prefix]time.Time
+	comment map[netip.Prefix]string
+	fail    error // of the next Block
+}
+
+func newFakeKernel() *fakeKernel {
+	return &fakeKernel{ends: make(map[netip.Prefix]time.Time), comment: make(map[netip.Prefix]string)}
+}
+
+func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element) error {
+	*k = *newFakeKernel()
+	k.loaded, k.cfg = true, cfg
+	for _, e := range blocks {
+		if err := k.Block(e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *fakeKernel) Block(e nft.Element) error {
+	if err := k.fail; err != nil {
+		k.fail = nil
+		return err
+	}
+	if !k.loaded {
+		return fmt.Errorf("block: %w", unix.ENOENT)
+	}
+	if e.Timeout < time.Second || e.Prefix != e.Prefix.Masked() {
+		return fmt.Errorf("block %v: %w", e, unix.EINVAL)
+	}
+	k.ends[e.Prefix] = time.Now().Add((e.Timeout + time.Second - 1).Truncate(time.Second))
+	k.comment[e.Prefix] = e.Comment
+	return nil
+}
+
+func (k *fakeKernel) Unblock(prefixes ...netip.Prefix) error {
+	for _, p := range prefixes {
+		delete(k.ends, p)
+	}
+	return nil
+}
+
+func (k *fakeKernel) Ignore(prefixes []netip.Prefix) error {
+	k.cfg.Ignored = prefixes
+	return nil
+}
+
+func (k *fakeKernel) Blocked() ([]nft.Element, error) {
+	if !k.loaded {
+		return nil, fmt.Errorf("list: %w", unix.ENOENT)
+	}
+	var all []nft.Element
+	for p, end := range k.ends {
+		if left := time.Until(end); left > 0 {
+			all = append(all, nft.Element{Prefix: p, Timeout: left, Comment: k.comment[p]})
+		}
+	}
+	slices.SortFunc(all, func(a, b nft.Element) int { return a.Prefix.Compare(b.Prefix) })
+	return all, nil
+}
+
+// blocked lists the sources that the kernel blocks, and for how long.
+func (k *fakeKernel) blocked() []string {
+	all, _ := k.Blocked()
+	out := []string{}
+	for _, e := range all {
+		out = append(out, fmt.Sprintf("%s %s %s", display(e.Prefix), e.Timeout, e.Comment))
+	}
+	return out
+}
+
+// fakeStore keeps blocks in memory and acknowledges at once.
+type fakeStore struct {
+	live  map[netip.Prefix]state.Block
+	ended map[netip.Prefix]state.Block
+	fail  error // of all writes
+}
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{live: make(map[netip.Prefix]state.Block), ended: make(map[netip.Prefix]state.Block)}
+}
+
+func (s *fakeStore) Live() ([]state.Block, error) {
+	return slices.SortedFunc(maps.Values(s.live), func(a, b state.Block) int {
+		return cmp.Or(a.Since.Compare(b.Since), a.Source.Compare(b.Source))
+	}), nil
+}
+
+func (s *fakeStore) Last(source netip.Prefix) (state.Block, bool, error) {
+	b, ok := s.ended[source]
+	return b, ok, nil
+}
+
+func (s *fakeStore) Save(b state.Block, done func(error)) {
+	if s.fail == nil {
+		s.live[b.Source] = b
+	}
+	s.answer(done)
+}
+
+func (s *fakeStore) End(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
+	b, ok := s.live[source]
+	delete(s.live, source)
+	if forgive {
+		delete(s.ended, source)
+	} else if ok {
+		b.Until = at
+		s.ended[source] = b
+	}
+	s.answer(done)
+}
+
+func (s *fakeStore) Forget(before time.Time, _ int) {
+	maps.DeleteFunc(s.ended, func(_ netip.Prefix, b state.Block) bool { return b.Until.Before(before) })
+}
+
+func (s *fakeStore) answer(done func(error)) {
+	if done != nil {
+		done(s.fail)
+	}
+}
+
+var _ Store = (*fakeStore)(nil)
+var _ Kernel = (*fakeKernel)(nil)
