@@ -2,7 +2,6 @@ package controller
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"nftsentry/nft"
 	"nftsentry/state"
@@ -29,7 +27,7 @@ func (c *Controller) Restore() error {
 		return fmt.Errorf("read blocks: %w", err)
 	}
 	held, err := c.kernel.Blocked()
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	if err != nil {
 		return fmt.Errorf("read blocks from the kernel: %w", err)
 	}
 	over := c.remember(stored, held)

@@ -9,7 +9,8 @@ import (
 	"github.com/google/nftables"
 )
 
-// Blocked reads all blocked sources from the kernel, in order of address.
+// Blocked reads all blocked sources from the kernel, in order of address;
+// there are none without a table.
 // Reading a set costs the kernel time that grows with the square of its size:
 // 10,000 elements take some 50 ms, 100,000 more than a second.
 func (t *Table) Blocked() ([]Element, error) {
@@ -17,9 +18,15 @@ func (t *Table) Blocked() ([]Element, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := newBuilder(conn, TableName, t.cfg)
+	present, err := t.presentSets(conn)
+	if err != nil {
+		return nil, err
+	}
 	var all []Element
-	for _, set := range b.blockSets() {
+	for _, set := range newBuilder(conn, TableName, t.cfg).blockSets() {
+		if present[set.Name] != set.KeyType.Name {
+			continue // no table, or one of another version
+		}
 		raw, err := conn.GetSetElements(set)
 		if err != nil {
 			return nil, fmt.Errorf("list set %s: %w", set.Name, err)
@@ -35,6 +42,32 @@ func (t *Table) Blocked() ([]Element, error) {
 	})
 	// A set that is being resized tells of some elements twice.
 	return slices.CompactFunc(all, func(a, b Element) bool { return a.Prefix == b.Prefix }), nil
+}
+
+// presentSets tells the key types of the sets that the table has now, by name.
+func (t *Table) presentSets(conn *nftables.Conn) (map[string]string, error) {
+	there, err := exists(conn)
+	if err != nil || !there {
+		return nil, err
+	}
+	sets, err := conn.GetSets(newBuilder(conn, TableName, t.cfg).table)
+	if err != nil {
+		return nil, fmt.Errorf("list sets: %w", err)
+	}
+	types := make(map[string]string)
+	for _, s := range sets {
+		types[s.Name] = s.KeyType.Name
+	}
+	return types, nil
+}
+
+// exists tells whether our table is in the kernel.
+func exists(conn *nftables.Conn) (bool, error) {
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list tables: %w", err)
+	}
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == TableName }), nil
 }
 
 // hostPrefixes reads elements of a set of hosts: an IPv6 key without host

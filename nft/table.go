@@ -211,13 +211,9 @@ func (t *Table) Delete() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	found, err := exists(conn)
 	if err != nil {
-		return false, fmt.Errorf("list tables: %w", err)
-	}
-	found := false
-	for _, table := range tables {
-		found = found || table.Name == TableName
+		return false, err
 	}
 	err = t.transact(func(b *builder) error {
 		b.conn.AddTable(b.table) // deleting what is not there would be an error

@@ -120,6 +120,9 @@ func TestLoadOverOtherShape(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
+	if got, err := table.Blocked(); len(got) != 0 || err != nil {
+		t.Errorf("Blocked() = %v, %v, want nothing", got, err)
+	}
 	if err := table.Load(enforce(), nil); err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +164,9 @@ func TestDelete(t *testing.T) {
 	}
 	if got := host.Output(t, netns.Tool(t, "nft"), "list", "ruleset"); got != "" {
 		t.Errorf("after Delete:\n%s", got)
+	}
+	if got, err := table.Blocked(); len(got) != 0 || err != nil {
+		t.Errorf("Blocked() without a table = %v, %v, want nothing", got, err)
 	}
 }
 

@@ -1,0 +1,111 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// change is what is to become of one source in the store. A later change of the source is worked into it, so that
+// there is never more than one.
+type change struct {
+	live     *Block // its block; nil for none
+	last     *Block // its last block that is over; nil leaves the one on record
+	forgiven bool   // nothing is remembered of it, and last is nil
+
+	saved, ended []func(error) // to be told
+}
+
+// under makes c, the newer change, stand for the older one too.
+func (c *change) under(older *change) {
+	if c.last == nil && !c.forgiven {
+		c.last, c.forgiven = older.last, older.forgiven
+	}
+}
+
+// changes are those that wait to be committed, by source.
+type changes map[netip.Prefix]*change
+
+// of returns the change of source to work into.
+func (cs changes) of(source netip.Prefix) *change {
+	if cs[source] == nil {
+		cs[source] = &change{}
+	}
+	return cs[source]
+}
+
+// under makes cs, the newer changes, stand for the older ones too, whose functions have been told.
+func (cs changes) under(older changes) {
+	for source, c := range older {
+		c.saved, c.ended = nil, nil
+		if newer := cs[source]; newer != nil {
+			newer.under(c)
+		} else {
+			cs[source] = c
+		}
+	}
+}
+
+// tell calls all functions of the changes.
+func (cs changes) tell(err error) {
+	for _, c := range cs {
+		settle(c.saved, err)
+		settle(c.ended, err)
+	}
+}
+
+// settle calls the functions with err.
+func settle(done []func(error), err error) {
+	for _, f := range done {
+		f(err)
+	}
+}
+
+// effect is what a change means for the text files.
+type effect struct {
+	*change
+	was   *Block   // the live block that was on record; nil for none
+	fresh []*Block // blocks that were not on record
+}
+
+// write makes the change in the store.
+func (c *change) write(tx *bolt.Tx, source netip.Prefix) (effect, error) {
+	was, before := get(tx, liveBucket, source), get(tx, endedBucket, source)
+	e := effect{change: c, was: was}
+	for _, b := range []*Block{c.last, c.live} {
+		if b != nil && !same(b, was) && !same(b, before) {
+			e.fresh = append(e.fresh, b)
+		}
+	}
+	if err := c.writeEnded(tx, before); err != nil {
+		return e, err
+	}
+	if c.live != nil {
+		return e, put(tx, liveBucket, c.live)
+	}
+	return e, tx.Bucket(liveBucket).Delete([]byte(source.String()))
+}
+
+func (c *change) writeEnded(tx *bolt.Tx, before *Block) error {
+	switch {
+	case c.forgiven:
+		return forget(tx, before)
+	case c.last != nil:
+		return remember(tx, before, c.last)
+	}
+	return nil
+}
+
+// write makes the changes in the store and returns their effects.
+func (cs changes) write(tx *bolt.Tx) ([]effect, error) {
+	effects := make([]effect, 0, len(cs))
+	for source, c := range cs {
+		e, err := c.write(tx, source)
+		if err != nil {
+			return nil, fmt.Errorf("block %s: %w", source, err)
+		}
+		effects = append(effects, e)
+	}
+	return effects, nil
+}

@@ -1,0 +1,11 @@
+// Package state keeps blocks on disk: the store of record, nftsentry.db, and three text files in the format of
+// Portsentry 1.2 that other programs read, portsentry.blocked.tcp, portsentry.blocked.udp and portsentry.history.
+//
+// It decides nothing. Which source is blocked, for how long and whether a block is over is its caller's business, and
+// the truth about what is dropped is in the kernel. What is written here survives the daemon, the host and a pulled
+// plug: a change is committed with fsync before the text files show it, and its caller is told after both.
+//
+// The store is a bbolt file, so it is always whole. The blocked files mirror the live blocks and are made anew from the
+// store at each start; the history only grows. Changes are handed in by any goroutine and written by one, in groups,
+// see [Store.Run]. A disk that fails never stops it: what could not be written stays pending and is tried again.
+package state

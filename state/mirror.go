@@ -1,0 +1,136 @@
+package state
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"time"
+)
+
+// rewriteShare bounds the part of the time that goes into rewriting a mirror: after a rewrite that took d the next one
+// begins no sooner than rewriteShare x d after the last one began. With few blocks that is a few milliseconds.
+const rewriteShare = 20
+
+// mirror is a text file with a line for each live block, portsentry.blocked.tcp or .udp, which everybody may read.
+// Scripts read it and take lines out of it; a line that they took out stays out until the file is made anew from the
+// store, at the next start or after an error. It belongs to the goroutine that writes.
+type mirror struct {
+	path    string
+	udp     bool           // it shows blocks by UDP, or else all others
+	fresh   []byte         // lines to append
+	gone    map[string]int // lines to take out, and how many times
+	waiting []func(error)  // to be told when those are out
+	stale   bool           // the file may differ from the store: make it anew
+	due     time.Time      // the next rewrite is not before this
+}
+
+// add appends the line at the next write.
+func (m *mirror) add(line string) {
+	m.fresh = append(append(m.fresh, line...), '\n')
+}
+
+// drop takes the line out at the next rewrite and calls the functions then.
+func (m *mirror) drop(line string, done []func(error)) {
+	if m.gone == nil {
+		m.gone = make(map[string]int)
+	}
+	m.gone[line+"\n"]++
+	m.waiting = append(m.waiting, done...)
+}
+
+// write brings the file up to date. Lines that must go may stay until m.due, unless all is set. Live gives all live
+// blocks, the oldest first, and is called only if the file must be made anew.
+func (m *mirror) write(live func() ([]Block, error), all bool) error {
+	err := m.update(live, all)
+	m.stale = err != nil
+	if err == nil && len(m.gone) > 0 {
+		return nil // the rewrite is yet to come
+	}
+	m.gone = nil
+	settle(m.waiting, err)
+	m.waiting = nil
+	return err
+}
+
+func (m *mirror) update(live func() ([]Block, error), all bool) error {
+	if len(m.fresh) > 0 && !m.stale {
+		err := appendLines(m.path, 0, 0, m.fresh, false)
+		m.stale = errors.Is(err, fs.ErrNotExist)
+		if err != nil && !m.stale {
+			return err
+		}
+	}
+	m.fresh = nil
+	began := time.Now()
+	switch {
+	case m.stale:
+		if err := m.rebuild(live); err != nil {
+			return err
+		}
+	case len(m.gone) > 0 && (all || !began.Before(m.due)):
+		if err := m.filter(live); err != nil {
+			return err
+		}
+	default:
+		return nil
+	}
+	m.gone = nil
+	m.due = nextRewrite(began, time.Since(began))
+	return nil
+}
+
+// nextRewrite is when a rewrite may follow one that began then and took so long.
+func nextRewrite(began time.Time, took time.Duration) time.Time {
+	return began.Add(rewriteShare * took)
+}
+
+// rebuild makes the file from the store.
+func (m *mirror) rebuild(live func() ([]Block, error)) error {
+	blocks, err := live()
+	if err != nil {
+		return err
+	}
+	return replaceFile(m.path, 0o644, func(w *bufio.Writer) error {
+		for _, b := range blocks {
+			if line := FormatLine(b); line != "" && m.udp == (b.Protocol == "udp") {
+				w.WriteString(line + "\n") // an error stays in the writer
+			}
+		}
+		return nil
+	})
+}
+
+// filter makes the file from itself, without the lines that must go: at 65,536 lines ten times faster than rebuild.
+func (m *mirror) filter(live func() ([]Block, error)) error {
+	f, err := openFile(m.path, os.O_RDONLY, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return m.rebuild(live)
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return replaceFile(m.path, 0o644, func(w *bufio.Writer) error {
+		return dropLines(w, bufio.NewReaderSize(f, 64<<10), m.gone)
+	})
+}
+
+// dropLines copies r to w but for the lines in gone, each as many times as gone says; it counts them down.
+func dropLines(w *bufio.Writer, r *bufio.Reader, gone map[string]int) error {
+	for {
+		line, err := r.ReadSlice('\n')
+		if gone[string(line)] > 0 {
+			gone[string(line)]--
+		} else {
+			w.Write(line) // an error stays in the writer
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) { // a line so long is not ours
+			return err
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package state
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// The files of a store, all in its directory.
+const (
+	storeName   = "nftsentry.db"
+	tcpName     = "portsentry.blocked.tcp"
+	udpName     = "portsentry.blocked.udp"
+	historyName = "portsentry.history"
+)
+
+// Store is the blocks on disk. Everything but Run and Close may be called by several goroutines at once, and by the
+// functions that Save and End are given. What is handed in is written by Run.
+type Store struct {
+	db   *database
+	log  *zap.Logger
+	kick chan struct{} // there are changes; of size 1, full is as good as told
+
+	// These belong to the goroutine in Run.
+	tcp, udp *mirror
+	history  history
+
+	mu       sync.Mutex  // guards what follows; never held while the disk is written
+	pending  changes     // to be committed
+	taken    changes     // being committed
+	loaded   []Block     // the live blocks, as Open read them; nil once they were handed out or changed
+	forget   *forgetting // to be done
+	degraded error
+}
+
+// Open opens the store in dir, or makes it, and brings the text files in line with it. A directory it makes is open to
+// readers, the text files of live blocks too, the store itself and the history are not. The error is [ErrLocked] if
+// another process has it open. Text files that cannot be written are no error but make the store [Store.Degraded]. The
+// caller closes the store.
+func Open(dir string, log *zap.Logger) (*Store, error) {
+	if err := makeDir(dir); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	path := filepath.Join(dir, storeName)
+	var db *database
+	if err := guard(path, func() (err error) {
+		db, err = openDatabase(path, log)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	s := &Store{
+		db:      db,
+		log:     log,
+		kick:    make(chan struct{}, 1),
+		tcp:     &mirror{path: filepath.Join(dir, tcpName), stale: true},
+		udp:     &mirror{path: filepath.Join(dir, udpName), udp: true, stale: true},
+		history: history{path: filepath.Join(dir, historyName)},
+		pending: changes{},
+	}
+	if err := guard(path, s.load); err != nil {
+		return nil, errors.Join(err, db.bolt.Close())
+	}
+	return s, nil
+}
+
+// load reads the live blocks and brings the text files in line with the store.
+func (s *Store) load() (err error) {
+	owed, err := s.db.owed()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", storeName, err)
+	}
+	if s.loaded, err = s.live(); err != nil {
+		return err
+	}
+	err = s.history.resume(owed)
+	s.note(cmp.Or(s.publish(nil, true, func() ([]Block, error) { return s.loaded, nil }), err)) // the same as a rule
+	return nil
+}
+
+// makeDir makes the directory if it is missing, whatever the umask.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.Chmod(dir, 0o755)
+}
+
+// Close closes the store, after Run has returned. What was handed in since then is lost.
+func (s *Store) Close() error {
+	return s.db.bolt.Close()
+}
+
+// Live returns the blocks that are on record as live, those whose time is up included, the oldest first; the caller
+// owns them. It is meant for the start: changes that are not committed yet are not in it.
+func (s *Store) Live() ([]Block, error) {
+	s.mu.Lock()
+	blocks := s.loaded
+	s.loaded = nil
+	s.mu.Unlock()
+	if blocks != nil {
+		return blocks, nil
+	}
+	return s.live()
+}
+
+// live reads the live blocks, the oldest first.
+func (s *Store) live() ([]Block, error) {
+	blocks, err := s.db.live()
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", storeName, err)
+	}
+	return blocks, nil
+}
+
+// Last returns the latest block of source that is over, for its strikes, and whether there is one; its Until is when it
+// ended. It sees changes that are not committed yet.
+func (s *Store) Last(source netip.Prefix) (Block, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, cs := range []changes{s.pending, s.taken} {
+		switch c := cs[source]; {
+		case c != nil && c.last != nil:
+			return *c.last, true, nil
+		case c != nil && c.forgiven:
+			return Block{}, false, nil
+		}
+	}
+	b, err := s.db.find(endedBucket, source)
+	if err != nil || b == nil {
+		return Block{}, false, err
+	}
+	return *b, true, nil
+}
+
+// Save hands in a block, new or changed, and returns at once. It takes the place of what is on record of its source.
+// Of several changes of a source that wait to be written only the newest is.
+//
+// Done, which may be nil, is called once, by the goroutine in Run, which it must not hold up: with nil when the block is
+// in the store, synced to the disk, and in the text files, or with the error of the first attempt at it that failed.
+// Even then the block stays pending, and is tried again.
+func (s *Store) Save(b Block, done func(error)) {
+	b.Since, b.Until = wall(b.Since), wall(b.Until)
+	s.mu.Lock()
+	c := s.pending.of(b.Source)
+	c.live = &b
+	if done != nil {
+		c.saved = append(c.saved, done)
+	}
+	s.mu.Unlock()
+	s.wake()
+}
+
+// End hands in that the block of source is over since the given time: its record becomes the one that Last returns.
+// With forgive nothing is remembered of source, neither this block nor earlier ones. A source that is not blocked is
+// no error. Done is called as Save's is; the line in the blocked file goes first.
+func (s *Store) End(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
+	s.mu.Lock()
+	b := s.current(source)
+	c := s.pending.of(source)
+	c.live = nil
+	switch {
+	case forgive:
+		c.last, c.forgiven = nil, true
+	case b != nil:
+		over := *b
+		over.Until = wall(at)
+		c.last, c.forgiven = &over, false
+	}
+	if done != nil {
+		c.ended = append(c.ended, done)
+	}
+	s.mu.Unlock()
+	s.wake()
+}
+
+// current returns the live block of source, committed or not; nil for none. The caller holds s.mu.
+func (s *Store) current(source netip.Prefix) *Block {
+	for _, cs := range []changes{s.pending, s.taken} {
+		if c := cs[source]; c != nil {
+			return c.live
+		}
+	}
+	b, err := s.db.find(liveBucket, source)
+	if err != nil {
+		return nil // closed: the change will not be written either
+	}
+	return b
+}
+
+// Forget hands in that of the blocks that are over those shall be forgotten that ended before the given time, and of
+// more than max the ones that ended first. Run does it a part at a time.
+func (s *Store) Forget(before time.Time, max int) {
+	s.mu.Lock()
+	s.forget = &forgetting{before, max}
+	s.mu.Unlock()
+	s.wake()
+}
+
+// Degraded returns why the disk cannot be written, and nil when it can. Nothing is lost while the process lives.
+func (s *Store) Degraded() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.degraded
+}
+
+// wake tells Run that there is something to do.
+func (s *Store) wake() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
