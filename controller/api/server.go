@@ -151,8 +151,13 @@ func (s *Server) Run(ctx context.Context, guard Guard, status func(context.Conte
 	return g.Wait()
 }
 
-// Close closes a socket that Run was not called for.
-func (s *Server) Close() error { return s.listener.Close() }
+// Close closes and removes the socket. It is not needed after Run, and no error.
+func (s *Server) Close() error {
+	if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
 
 func handler(guard Guard, status func(context.Context) (Status, error)) http.Handler {
 	mux := http.NewServeMux()

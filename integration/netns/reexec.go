@@ -23,25 +23,28 @@ const parentEnv = "NFTSENTRY_TEST_PARENT_NETNS"
 // missing says why tests cannot have namespaces; nil when they can. Main writes it before any test runs.
 var missing = errors.New("TestMain does not call netns.Main")
 
-// Main runs the tests of m in new user, network and mount namespaces and ends the process with their exit status.
-// It is called by TestMain and does not return.
+// Main is os.Exit(Run(m)), for a TestMain that has nothing else to do.
+func Main(m *testing.M) { os.Exit(Run(m)) }
+
+// Run runs the tests of m in new user, network and mount namespaces and returns their exit status. It is called once,
+// by TestMain, in the test binary and again in the one that it starts.
 //
 // The test binary re-executes itself there with the same arguments and files, as root of the user namespace; where
 // user namespaces are forbidden but the caller is root, without one. Loopback is up, mounts are private, and /run is
 // empty, so that nothing of the host is touched. Signals that end a program reach the tests too. Where no namespaces
 // can be had the tests run without, and [Require] skips those that need them. Processes started by the tests, such as
 // fuzz workers, stay in the same namespaces.
-func Main(m *testing.M) {
+func Run(m *testing.M) int {
 	if parent := os.Getenv(parentEnv); parent != "" {
 		missing = enter(parent)
-		os.Exit(m.Run())
+		return m.Run()
 	}
 	code, err := reexec()
 	if err == nil {
-		os.Exit(code)
+		return code
 	}
 	missing = err
-	os.Exit(m.Run())
+	return m.Run()
 }
 
 // reexec runs this program again in namespaces of its own and returns its exit status, or why it cannot.

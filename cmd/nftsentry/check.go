@@ -1,0 +1,134 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"nftsentry/conf"
+	"nftsentry/nft"
+)
+
+// A report is what check finds, as --json prints it.
+type report struct {
+	Config  string      `json:"config"` // file; "" for the built-in defaults
+	Correct bool        `json:"correct"`
+	Errors  []string    `json:"errors"` // of the configuration
+	Host    []hostCheck `json:"host"`
+}
+
+// A hostCheck is one thing that the host must have.
+type hostCheck struct {
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Problem string `json:"problem"` // what is wrong and what to do; "" if nothing
+}
+
+func newCheck(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration and this host, and change nothing",
+		Long: `Check reads the configuration and reports all that is wrong in it at once, with
+line and column. Then it asks the kernel whether it would take the table, in a
+transaction that is thrown away.
+
+Exit status: 0 if all is well, 1 if this host lacks something, 2 if the
+configuration is wrong.`,
+		Example: "  nftsentry check\n  nftsentry check -c ./nftsentry.toml",
+		Args:    arguments(0, 0, "no arguments"),
+		RunE: func(*cobra.Command, []string) error {
+			cfg, file, err := o.load()
+			var wrong conf.Errors
+			if err != nil && !errors.As(err, &wrong) {
+				return err
+			}
+			r := report{Config: file, Correct: err == nil, Errors: []string{}, Host: []hostCheck{}}
+			for _, e := range wrong {
+				r.Errors = append(r.Errors, e.Error())
+			}
+			if err == nil {
+				r.Host = checkHost(cfg)
+			}
+			return o.report(r, err)
+		},
+	}
+	return o.prints(cmd)
+}
+
+// checkHost asks of the host what run will need.
+func checkHost(cfg conf.Config) []hostCheck {
+	checks := []struct {
+		name string
+		do   func() error
+	}{
+		{"rights", checkRights},
+		{"kernel", func() error { return checkKernel(cfg) }},
+	}
+	var out []hostCheck
+	for _, c := range checks {
+		err := c.do()
+		h := hostCheck{Name: c.name, OK: err == nil}
+		if err != nil {
+			h.Problem = err.Error()
+		}
+		out = append(out, h)
+		if err != nil {
+			break // without rights the kernel tells nothing
+		}
+	}
+	return out
+}
+
+func checkKernel(cfg conf.Config) error {
+	table, err := nft.Open(0)
+	if err != nil {
+		return err
+	}
+	const anyPort = 1023
+	err = table.Check(tableConfig(cfg, anyPort))
+	return errors.Join(err, table.Close())
+}
+
+// report prints what check has found. Problems are messages, unless JSON is
+// asked for, which has them all.
+func (o *options) report(r report, wrong error) error {
+	if o.json {
+		if err := o.out.json(r); err != nil {
+			return err
+		}
+	} else if err := o.printReport(r, wrong); err != nil {
+		return err
+	}
+	if wrong != nil {
+		if o.json {
+			return &usageError{fmt.Errorf("%s: %s", r.Config, plural(len(r.Errors), "mistake"))}
+		}
+		return wrong
+	}
+	for _, h := range r.Host {
+		if !h.OK {
+			return errSilent
+		}
+	}
+	return nil
+}
+
+func (o *options) printReport(r report, wrong error) error {
+	if wrong != nil {
+		return nil // finish prints the mistakes
+	}
+	file := r.Config
+	if file == "" {
+		file = "built-in defaults"
+	}
+	rows := [][2]string{{"configuration", file + ": correct"}}
+	for _, h := range r.Host {
+		if h.OK {
+			rows = append(rows, [2]string{h.Name, "ok"})
+			continue
+		}
+		o.out.message(fmt.Errorf("%s: %s", h.Name, h.Problem))
+	}
+	return o.out.facts(rows)
+}

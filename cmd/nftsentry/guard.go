@@ -1,0 +1,270 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"nftsentry/conf"
+	"nftsentry/controller"
+	"nftsentry/controller/api"
+	"nftsentry/controller/host"
+	"nftsentry/listener"
+	"nftsentry/nft"
+	"nftsentry/state"
+)
+
+// eventQueue is how many events may wait for the controller. One that finds
+// no room is lost and counted.
+const eventQueue = 4096
+
+// A guard is all parts of the daemon, opened and joined.
+type guard struct {
+	cfg     conf.Config
+	file    string // of the configuration; "" for the built-in defaults
+	log     *zap.Logger
+	started time.Time
+	closers []func() error // in the order in which they were opened
+
+	socket     *api.Server
+	store      *state.Store
+	decoy      *listener.Decoy
+	table      *nft.Table
+	watcher    *host.Watcher
+	facts      host.Facts
+	controller *controller.Controller
+}
+
+// openGuard opens all parts, and restores the blocks on record in one
+// transaction with the table. An error leaves nothing open.
+func openGuard(cfg conf.Config, file string, log *zap.Logger) (*guard, error) {
+	g := &guard{cfg: cfg, file: file, log: log, started: time.Now()}
+	for _, open := range []func() error{
+		g.openSocket, g.lock, g.openStore, g.openDecoy, g.openTable, g.openController,
+	} {
+		if err := open(); err != nil {
+			return nil, errors.Join(err, g.close())
+		}
+	}
+	return g, nil
+}
+
+func (g *guard) closeLater(f func() error) { g.closers = append(g.closers, f) }
+
+// close closes what is open, the last part first.
+func (g *guard) close() error {
+	var errs []error
+	for _, f := range slices.Backward(g.closers) {
+		errs = append(errs, f())
+	}
+	g.closers = nil
+	return errors.Join(errs...)
+}
+
+func (g *guard) openSocket() (err error) {
+	g.socket, err = api.Listen(g.cfg.Control.Socket, g.cfg.Control.Group, g.log.Named("api"))
+	if err == nil {
+		g.closeLater(g.socket.Close)
+	}
+	return err
+}
+
+func (g *guard) lock() error {
+	l, err := lockNamespace(g.log)
+	if err == nil {
+		g.closeLater(l.Close)
+	}
+	return err
+}
+
+func (g *guard) openStore() (err error) {
+	g.store, err = state.Open(g.cfg.State.Dir, g.log.Named("state"))
+	if err == nil {
+		g.closeLater(g.store.Close)
+	}
+	return err
+}
+
+func (g *guard) openDecoy() (err error) {
+	named := func(port uint16) bool {
+		return conf.Contains(g.cfg.TCP.Decoy, port) || conf.Contains(g.cfg.TCP.Exclude, port)
+	}
+	g.decoy, err = listener.OpenDecoy(listener.DecoyConfig{
+		Port: g.cfg.TCP.Port, Avoid: named, Banner: g.cfg.TCP.Banner,
+	}, g.log.Named("listener"))
+	if err == nil {
+		g.closeLater(g.decoy.Close)
+	}
+	return err
+}
+
+func (g *guard) openTable() (err error) {
+	g.table, err = nft.Open(0)
+	if err == nil {
+		g.closeLater(g.table.Close)
+	}
+	return err
+}
+
+func (g *guard) openController() error {
+	g.watcher = host.New(g.log.Named("host"))
+	var err error
+	if g.facts, err = g.watcher.Read(); err != nil {
+		g.log.Warn("cannot read all of what belongs to this host", zap.Error(err))
+	}
+	g.controller = controller.New(g.controllerConfig(), hostOf(g.facts), g.table, g.store, g.log.Named("controller"))
+	return g.controller.Restore()
+}
+
+func (g *guard) controllerConfig() controller.Config {
+	c := g.cfg
+	ignored := make(map[netip.Prefix]string)
+	for _, p := range c.Ignore.Sources {
+		ignored[p] = "ignore.sources"
+	}
+	return controller.Config{
+		Observe:  c.Mode == conf.Observe,
+		Connects: c.Trigger.Connects, Window: c.Trigger.Window,
+		Timeout: c.Block.Timeout, Escalate: c.Block.Escalate, Forget: c.Block.Forget,
+		Ignored: ignored, IgnoreHost: c.Ignore.Host,
+		Table: tableConfig(c, g.decoy.Port()),
+	}
+}
+
+// tableConfig is what the configuration means for the kernel.
+func tableConfig(c conf.Config, port uint16) nft.Config {
+	return nft.Config{
+		Enforce: c.Mode == conf.Enforce, Reject: c.Block.Action == conf.Reject,
+		Decoys: decoys(c), Port: port, Prefix6: c.Block.Prefix6,
+		Ignored: c.Ignore.Sources, IgnoredInterfaces: c.Ignore.Interfaces,
+	}
+}
+
+func decoys(c conf.Config) []nft.PortRange {
+	var out []nft.PortRange
+	for _, r := range c.TCP.Tripwires() {
+		out = append(out, nft.PortRange(r))
+	}
+	return out
+}
+
+// hostOf gives the reasons why what belongs to the host is never blocked.
+func hostOf(f host.Facts) controller.Host {
+	h := controller.Host{Ignored: make(map[netip.Prefix]string), OnLink6: f.OnLink6}
+	for _, list := range []struct {
+		addrs  []netip.Addr
+		reason string
+	}{{f.Addresses, "own address"}, {f.Gateways, "gateway"}, {f.Resolvers, "resolver"}} {
+		for _, a := range list.addrs {
+			p := netip.PrefixFrom(a, a.BitLen())
+			if _, there := h.Ignored[p]; !there {
+				h.Ignored[p] = list.reason
+			}
+		}
+	}
+	return h
+}
+
+// run guards until ctx ends, and then closes all parts. The store writes to
+// the last, when nothing hands it work any more.
+func (g *guard) run(ctx context.Context) error {
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWriting()
+	var writer errgroup.Group
+	writer.Go(func() error { return g.store.Run(writing) })
+
+	g.announce()
+	err := g.runTasks(ctx)
+	g.notify(daemon.SdNotifyStopping)
+	err = errors.Join(err, g.table.Unlure())
+	stopWriting()
+	err = errors.Join(err, writer.Wait(), g.close())
+	g.log.Info("stop", zap.String("blocks", "stay in force"), zap.Error(err))
+	return err
+}
+
+// runTasks runs the parts until ctx ends or one of them fails.
+func (g *guard) runTasks(ctx context.Context) error {
+	events := make(chan listener.Event, eventQueue)
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error { return g.controller.Run(ctx, events) })
+	tasks.Go(func() error { return g.decoy.Run(ctx, events) })
+	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
+	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g.status) })
+	return tasks.Wait()
+}
+
+// follow hands on what has changed of the host. It is called by the watcher alone.
+func (g *guard) follow(ctx context.Context, f host.Facts) {
+	if f.Equal(g.facts) {
+		return
+	}
+	g.facts = f
+	if err := g.controller.SetHost(ctx, hostOf(f)); err != nil && ctx.Err() == nil {
+		g.log.Error("cannot tell the kernel what belongs to this host", zap.Error(err))
+	}
+}
+
+func (g *guard) announce() {
+	file := g.file
+	if file == "" {
+		file = "built-in defaults"
+	}
+	g.log.Info("start",
+		zap.String("version", version), zap.String("config", file), zap.String("mode", string(g.cfg.Mode)),
+		zap.String("decoys", conf.FormatPorts(g.cfg.TCP.Tripwires())), zap.Uint16("listener", g.decoy.Port()),
+	)
+	g.notify(daemon.SdNotifyReady)
+}
+
+// notify tells the service manager, if there is one.
+func (g *guard) notify(what string) {
+	if _, err := daemon.SdNotify(false, what); err != nil {
+		g.log.Warn("cannot tell the service manager", zap.String("what", what), zap.Error(err))
+	}
+}
+
+// status gathers what the parts have to say of themselves.
+func (g *guard) status(ctx context.Context) (api.Status, error) {
+	stats, err := g.controller.Stats(ctx)
+	if err != nil {
+		return api.Status{}, err
+	}
+	var dropped api.Dropped
+	err = g.controller.Do(ctx, func() (err error) {
+		dropped.Packets, dropped.Bytes, err = g.table.Dropped()
+		return err
+	})
+	if err != nil {
+		return api.Status{}, err
+	}
+	s := api.Status{
+		Version: version, PID: os.Getpid(), Started: g.started.UTC().Truncate(time.Second),
+		Mode: string(g.cfg.Mode), Config: g.file,
+		Decoys:  g.decoyStatus(),
+		Blocks:  api.Blocks{Live: stats.Live, Made: stats.Blocked, Ended: stats.Ended, Would: stats.WouldHave, Failed: stats.Failed},
+		Ignored: api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
+		Dropped: dropped,
+		State:   api.State{Dir: g.cfg.State.Dir},
+	}
+	if err := g.store.Degraded(); err != nil {
+		s.State.Problem = err.Error()
+	}
+	return s, nil
+}
+
+func (g *guard) decoyStatus() api.Decoys {
+	ports := 0
+	for _, r := range g.cfg.TCP.Tripwires() {
+		ports += int(r.Last) - int(r.First) + 1
+	}
+	d := g.decoy.Stats()
+	return api.Decoys{Ports: ports, Listener: g.decoy.Port(), Connections: d.Accepted, Lost: d.Lost, Starved: d.Starved}
+}

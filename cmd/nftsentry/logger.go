@@ -1,0 +1,28 @@
+package main
+
+import (
+	"os"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"nftsentry/conf"
+)
+
+// newLogger writes to standard error: lines for a person on a terminal, JSON
+// elsewhere, unless the configuration says which.
+func newLogger(cfg conf.Log, out *output) *zap.Logger {
+	human := cfg.Format == conf.Console || cfg.Format == conf.Auto && isTerminal(os.Stderr)
+	enc := zapcore.EncoderConfig{
+		TimeKey: "time", LevelKey: "level", NameKey: "part", MessageKey: "msg",
+		EncodeLevel: zapcore.LowercaseLevelEncoder, EncodeTime: zapcore.RFC3339TimeEncoder,
+		EncodeDuration: zapcore.StringDurationEncoder,
+	}
+	encoder := zapcore.NewJSONEncoder(enc)
+	if human {
+		enc.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05")
+		enc.ConsoleSeparator = "  "
+		encoder = zapcore.NewConsoleEncoder(enc)
+	}
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out.messages)), cfg.Level))
+}

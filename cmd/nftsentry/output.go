@@ -1,0 +1,145 @@
+package main
+
+// What the program says, and where:
+//
+//   - Data goes to standard output, nothing else does. A table is for a
+//     terminal; in a pipe each row is one line with tabs between its fields
+//     and no heading. --json prints one JSON value whose fields stay as they are.
+//   - Messages go to standard error as "nftsentry: what is wrong: what to do".
+//     No stack, no usage text: a hint names the help that would.
+//   - Exit status 0: done. 1: could not be done. 2: asked for in a wrong way,
+//     a wrong configuration included.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
+
+	"nftsentry/conf"
+)
+
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// output is where the program writes.
+type output struct {
+	data     io.Writer
+	messages io.Writer
+	terminal bool // data is for a person's eyes
+}
+
+func stdio() *output {
+	return &output{data: os.Stdout, messages: os.Stderr, terminal: isTerminal(os.Stdout)}
+}
+
+// isTerminal asks as isatty(3) does.
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// A usageError is a command line that cannot be understood.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// errSilent ends the program with a failure that has been reported already.
+var errSilent = errors.New("reported already")
+
+// finish reports how a command ended and gives the exit status for it.
+func (o *output) finish(err error) int {
+	var usage *usageError
+	var wrong conf.Errors
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errSilent):
+		return exitFailed
+	case errors.As(err, &wrong):
+		o.message(err)
+		return exitUsage
+	case errors.As(err, &usage):
+		o.message(err)
+		return exitUsage
+	}
+	o.message(err)
+	return exitFailed
+}
+
+// message prints an error, a line for each of its lines.
+func (o *output) message(err error) {
+	for line := range strings.Lines(err.Error()) {
+		fmt.Fprintf(o.messages, "nftsentry: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+}
+
+// json prints a value for programs.
+func (o *output) json(v any) error {
+	enc := json.NewEncoder(o.data)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write to standard output: %w", err)
+	}
+	return nil
+}
+
+// table prints rows under a heading on a terminal, and as plain lines elsewhere.
+func (o *output) table(heading []string, rows [][]string) error {
+	var err error
+	if o.terminal {
+		w := tabwriter.NewWriter(o.data, 0, 0, 2, ' ', 0)
+		for _, row := range append([][]string{heading}, rows...) {
+			fmt.Fprintln(w, strings.Join(row, "\t"))
+		}
+		err = w.Flush()
+	} else {
+		var b strings.Builder
+		for _, row := range rows {
+			b.WriteString(strings.Join(row, "\t") + "\n")
+		}
+		_, err = io.WriteString(o.data, b.String())
+	}
+	if err != nil {
+		return fmt.Errorf("write to standard output: %w", err)
+	}
+	return nil
+}
+
+// facts prints names and what they are, one a line.
+func (o *output) facts(rows [][2]string) error {
+	var b strings.Builder
+	width := 0
+	for _, r := range rows {
+		width = max(width, len(r[0]))
+	}
+	for _, r := range rows {
+		fmt.Fprintf(&b, "%-*s  %s\n", width, r[0], r[1])
+	}
+	if _, err := io.WriteString(o.data, b.String()); err != nil {
+		return fmt.Errorf("write to standard output: %w", err)
+	}
+	return nil
+}
+
+// plural is "1 thing" or "3 things".
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/spf13/cobra"
+
+	"nftsentry/conf"
+	"nftsentry/controller/api"
+)
+
+// options are the flags that all commands share.
+type options struct {
+	out    *output
+	config string // file; "" for the default one if it is there
+	socket string // control socket; "" for the one of the configuration
+	json   bool
+}
+
+func newRoot(out *output) *cobra.Command {
+	o := &options{out: out}
+	root := &cobra.Command{
+		Use:   "nftsentry",
+		Short: "Guard this host from port scanners, on nftables alone",
+		Long: `nftsentry guards this host from port scanners, on nftables alone.
+
+Decoys notice whoever connects to a port that no service owns. The source lands
+in a set of the table "inet nftsentry", with a timeout of its own: the kernel
+drops what it sends, and lets it go again when the time is up.`,
+		Example: `  nftsentry run                     guard this host, with the built-in defaults if there is no file
+  nftsentry list                    who is blocked, until when, why
+  nftsentry unblock 192.0.2.7       let one go
+  nft list set inet nftsentry blocked4`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q: see \"nftsentry --help\"", args[0])
+			}
+			return usagef("no command: see \"nftsentry --help\"")
+		},
+	}
+	root.PersistentFlags().StringVarP(&o.config, "config", "c", "", "configuration `file` (default "+conf.DefaultPath+" if it is there)")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w: see \"%s --help\"", err, cmd.CommandPath())
+	})
+	root.SetOut(out.data)
+	root.SetErr(out.messages)
+	root.AddCommand(
+		newRun(o), newCheck(o), newStatus(o), newList(o),
+		newBlock(o), newUnblock(o), newTeardown(o), newVersion(o),
+	)
+	return root
+}
+
+// load reads the configuration. Only the default file may be missing; its
+// name is then "".
+func (o *options) load() (cfg conf.Config, file string, err error) {
+	if o.config != "" {
+		cfg, err = conf.Load(o.config)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			err = &usageError{err}
+		}
+		return cfg, o.config, err
+	}
+	cfg, err = conf.Load(conf.DefaultPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return conf.Default(), "", nil
+	}
+	return cfg, conf.DefaultPath, err
+}
+
+// client is for the commands that ask the daemon.
+func (o *options) client() (*api.Client, error) {
+	if o.socket != "" {
+		return api.NewClient(o.socket), nil
+	}
+	cfg, _, err := o.load()
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(cfg.Control.Socket), nil
+}
+
+// asks adds the flag of commands that ask the daemon.
+func (o *options) asks(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&o.socket, "socket", "", "control `socket` of the daemon (default: control.socket of the configuration)")
+	return cmd
+}
+
+// prints adds the flag of commands that can print JSON.
+func (o *options) prints(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+// arguments answers for the number of arguments of a command.
+func arguments(least, most int, want string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return usagef("%s takes %s: see \"%s --help\"", cmd.Name(), want, cmd.CommandPath())
+		}
+		return nil
+	}
+}

@@ -1,0 +1,33 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+)
+
+func newRun(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Guard this host, in the foreground, until SIGTERM or SIGINT",
+		Long: `Run guards this host in the foreground. Without a configuration file the
+built-in defaults hold.
+
+SIGTERM, SIGINT and SIGHUP end it. The blocks stay in force in the kernel, which
+ends each when its time is up; "nftsentry teardown" takes them away at once.`,
+		Example: "  nftsentry run\n  nftsentry run -c ./nftsentry.toml",
+		Args:    arguments(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, file, err := o.load()
+			if err != nil {
+				return err
+			}
+			if err := checkRights(); err != nil {
+				return err
+			}
+			g, err := openGuard(cfg, file, newLogger(cfg.Log, o.out))
+			if err != nil {
+				return err
+			}
+			return g.run(cmd.Context())
+		},
+	}
+}

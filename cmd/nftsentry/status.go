@@ -1,0 +1,78 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"nftsentry/conf"
+	"nftsentry/controller/api"
+)
+
+func newStatus(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "status",
+		Short:   "Show what the daemon is doing",
+		Example: "  nftsentry status\n  nftsentry status --json | jq .blocks.live",
+		Args:    arguments(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := o.client()
+			if err != nil {
+				return err
+			}
+			s, err := client.Status(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if o.json {
+				return o.out.json(s)
+			}
+			return o.out.status(s)
+		},
+	}
+	return o.prints(o.asks(cmd))
+}
+
+func (o *output) status(s api.Status) error {
+	config := s.Config
+	if config == "" {
+		config = "built-in defaults"
+	}
+	blocked := fmt.Sprintf("%s now; %d made and %d ended since the start", plural(s.Blocks.Live, "source"), s.Blocks.Made, s.Blocks.Ended)
+	if s.Mode == string(conf.Observe) {
+		blocked = fmt.Sprintf("nobody: mode is observe; %d would have been", s.Blocks.Would)
+	}
+	rows := [][2]string{
+		{"nftsentry", fmt.Sprintf("%s, process %d, up %s", s.Version, s.PID, conf.FormatDuration(time.Since(s.Started)))},
+		{"mode", s.Mode},
+		{"configuration", config},
+		{"decoys", fmt.Sprintf("%s, led to port %d; %d connections noticed", plural(s.Decoys.Ports, "port"), s.Decoys.Listener, s.Decoys.Connections)},
+		{"blocked", blocked},
+		{"dropped", fmt.Sprintf("%d packets, %d bytes", s.Dropped.Packets, s.Dropped.Bytes)},
+		{"ignored", fmt.Sprintf("%d addresses and prefixes; %d connections", s.Ignored.Prefixes, s.Ignored.Events)},
+		{"state", s.State.Dir},
+	}
+	for _, problem := range problems(s) {
+		rows = append(rows, [2]string{"problem", problem})
+	}
+	return o.facts(rows)
+}
+
+// problems says what is not as it should be.
+func problems(s api.Status) []string {
+	var out []string
+	if s.State.Problem != "" {
+		out = append(out, "blocks are in force but not on disk: "+s.State.Problem)
+	}
+	if s.Blocks.Failed > 0 {
+		out = append(out, fmt.Sprintf("the kernel refused %d blocks: see the log", s.Blocks.Failed))
+	}
+	if s.Decoys.Lost > 0 {
+		out = append(out, fmt.Sprintf("%d decoy connections came too fast to be looked at", s.Decoys.Lost))
+	}
+	if s.Decoys.Starved > 0 {
+		out = append(out, fmt.Sprintf("the decoy listener could not accept %d times: files or memory are short", s.Decoys.Starved))
+	}
+	return out
+}

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"nftsentry/controller/api"
+	"nftsentry/nft"
+	"nftsentry/state"
+)
+
+func newTeardown(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "teardown",
+		Short: "Remove our table from the kernel, and with it all blocks",
+		Long: `Teardown removes the table "inet nftsentry" from the kernel and ends the blocks on
+record. It is for a host that is no longer to be guarded: the daemon must not be
+running. Other tables are not touched. Strikes are remembered.`,
+		Example: "  systemctl stop nftsentry && nftsentry teardown",
+		Args:    arguments(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, _, err := o.load()
+			if err != nil {
+				return err
+			}
+			if err := checkRights(); err != nil {
+				return err
+			}
+			s, err := api.NewClient(cfg.Control.Socket).Status(cmd.Context())
+			switch {
+			case err == nil:
+				return fmt.Errorf("nftsentry (process %d) is running and would make the table again: stop it first", s.PID)
+			case !errors.Is(err, api.ErrNoDaemon):
+				return err
+			}
+			lock, err := lockNamespace(zap.NewNop())
+			if err != nil {
+				return err
+			}
+			return errors.Join(o.teardown(cfg.State.Dir), lock.Close())
+		},
+	}
+}
+
+// teardown takes the table away first, and then the blocks off the record:
+// cut short between the two, the next start blocks again rather than less.
+func (o *options) teardown(dir string) error {
+	table, err := nft.Open(0)
+	if err != nil {
+		return err
+	}
+	found, err := table.Delete()
+	if err := errors.Join(err, table.Close()); err != nil {
+		return err
+	}
+	ended, err := endRecorded(dir)
+	if err != nil {
+		return fmt.Errorf("the table is gone, but not the blocks on record, which the next start would restore: %w", err)
+	}
+	text := "no table inet " + nft.TableName + " was there"
+	if found {
+		text = "removed table inet " + nft.TableName
+	}
+	_, err = fmt.Fprintf(o.out.data, "%s; ended %s on record\n", text, plural(ended, "block"))
+	return err
+}
+
+// endRecorded ends all blocks in the store, if there is one.
+func endRecorded(dir string) (int, error) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
+	store, err := state.Open(dir, zap.NewNop())
+	if err != nil {
+		return 0, err
+	}
+	live, err := store.Live()
+	if err == nil {
+		for _, b := range live {
+			store.End(b.Source, time.Now(), false, nil)
+		}
+		done, cancel := context.WithCancel(context.Background())
+		cancel()
+		err = store.Run(done) // writes what is pending
+	}
+	return len(live), errors.Join(err, store.Close())
+}

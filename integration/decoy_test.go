@@ -1,0 +1,249 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nftsentry/integration/netns"
+)
+
+// TestNmapConnect scans with nmap, as real scanners do.
+func TestNmapConnect(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			serve(t, w.server, ":8080", "welcome")
+			d := guard(t, w.server, "")
+			args := []string{"-sT", "-n", "-Pn", "-r", "--max-retries", "0", "--host-timeout", "20s", "-p", "1-100,8080"}
+			if strings.Contains(f.server, ":") {
+				args = append(args, "-6")
+			}
+			out := w.client.Output(t, netns.Tool(t, "nmap"), append(args, f.server)...)
+			if got := d.sources(); !slices.Equal(got, []string{f.source}) {
+				t.Errorf("blocked %v, want %s\n%s", got, f.source, out)
+			}
+			expectSilence(t, w.client, "", f.server, 8080)
+			expectRead(t, w.router, "", f.server, 8080, "welcome")
+		})
+	}
+}
+
+// TestServiceOwnsItsPort starts a service on a decoy port while the daemon runs.
+func TestServiceOwnsItsPort(t *testing.T) {
+	for _, f := range families {
+		for _, bind := range []string{"", f.server} {
+			t.Run(fmt.Sprintf("%s bound to %q", f.name, bind), func(t *testing.T) {
+				w := newWorld(t)
+				d := guard(t, w.server, "")
+				address := ":2323"
+				if bind != "" {
+					address = "[" + bind + "]:2323"
+					if !strings.Contains(bind, ":") {
+						address = bind + ":2323"
+					}
+				}
+				serve(t, w.server, address, "welcome")
+				for range 3 {
+					expectRead(t, w.client, "", f.server, 2323, "welcome")
+				}
+				if got := d.sources(); len(got) != 0 {
+					t.Errorf("clients of a service are blocked: %v", got)
+				}
+				if got := d.nftSet("served"); !strings.Contains(got, "tcp . 2323") {
+					t.Errorf("the service is not known: %s", got)
+				}
+				_, _ = touch(w.client, "", f.server, 23)
+				d.listed()
+				expectSilence(t, w.client, "", f.server, 2323)
+			})
+		}
+	}
+}
+
+// TestServiceRestarts shows that the clients of a service that is down for a
+// moment are not blocked.
+func TestServiceRestarts(t *testing.T) {
+	w := newWorld(t)
+	d := guard(t, w.server, "")
+	l, err := w.server.Listen("tcp", ":2323")
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := w.client.Dial(t.Context(), "tcp", server4+":2323", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := touch(w.client, "", server4, 2323); err == nil {
+		t.Error("the port of a service that is down answers")
+	}
+	time.Sleep(100 * time.Millisecond)
+	if got := d.sources(); len(got) != 0 {
+		t.Errorf("clients of a service that is down are blocked: %v", got)
+	}
+}
+
+// TestContainer publishes ports of a container behind the server, as Docker
+// does: no socket of the server has them.
+func TestContainer(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			container := netns.New(t, "container")
+			netns.Link(t, w.server, container, "docker0", "eth0",
+				[]string{"172.30.0.1/24", "2001:db8:30::1/64"}, []string{"172.30.0.2/24", "2001:db8:30::2/64"})
+			w.server.Forward(t)
+			container.Route(t, "default", "172.30.0.1")
+			container.Route(t, "default", "2001:db8:30::1")
+			serve(t, container, ":80", "from the container")
+			nft := netns.Tool(t, "nft")
+			w.server.Output(t, nft, "add table inet docker")
+			w.server.Output(t, nft, "add chain inet docker pre { type nat hook prerouting priority dstnat; }")
+			w.server.Output(t, nft, "add rule inet docker pre tcp dport { 1080, 8080 } dnat ip to 172.30.0.2:80")
+			w.server.Output(t, nft, "add rule inet docker pre tcp dport { 1080, 8080 } dnat ip6 to [2001:db8:30::2]:80")
+			d := guard(t, w.server, "") // 1080 is a decoy port by default
+
+			for range 3 {
+				expectRead(t, w.client, "", f.server, 1080, "from the container")
+			}
+			if got := d.sources(); len(got) != 0 {
+				t.Errorf("clients of a container are blocked: %v", got)
+			}
+			_, _ = touch(w.client, "", f.server, 23)
+			d.listed()
+			expectSilence(t, w.client, "", f.server, 8080) // and the container is protected
+		})
+	}
+}
+
+// TestPassingTraffic shows that connections through a router that is guarded
+// are none of its business.
+func TestPassingTraffic(t *testing.T) {
+	w := newWorld(t)
+	serve(t, w.server, ":23", "a real telnet")
+	d := guard(t, w.router, "")
+	expectRead(t, w.client, "", server4, 23, "a real telnet")
+	expectRead(t, w.client, "", server6, 23, "a real telnet")
+	if got := d.sources(); len(got) != 0 {
+		t.Errorf("blocked: %v", got)
+	}
+}
+
+// TestRepliesFromBlocked shows that what the host begins itself goes on, also
+// with a blocked source, and with a blocked router whose link-layer address
+// has to be learnt again.
+func TestRepliesFromBlocked(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			serve(t, w.client, ":80", "hello server")
+			d := guard(t, w.server, "ignore.host = false")
+			d.must("block", f.source, router4, router6)
+			link := w.server.Output(t, netns.Tool(t, "ip"), "-6", "neigh", "show")
+			for line := range strings.Lines(link) {
+				if a := strings.Fields(line)[0]; strings.HasPrefix(a, "fe80") {
+					d.must("block", a)
+				}
+			}
+			w.server.Output(t, netns.Tool(t, "ip"), "neigh", "flush", "all")
+			for range 3 {
+				expectRead(t, w.server, "", f.client, 80, "hello server")
+			}
+			serve(t, w.server, ":80", "welcome")
+			expectSilence(t, w.client, "", f.server, 80)
+		})
+	}
+}
+
+// TestIgnored shows who is never blocked: whom the configuration names, and
+// what belongs to the host, also what it has got since the start.
+func TestIgnored(t *testing.T) {
+	w := newWorld(t)
+	d := guard(t, w.server, "tcp.banner = \"go away\"\nignore.sources = [\"10.8.0.0/28\", \"2001:db8:8::2\"]")
+	for _, f := range families {
+		for range 2 { // nor are they counted: the connection goes to the port itself, which is closed
+			if _, err := touch(w.client, "", f.server, 23); err == nil {
+				t.Errorf("a decoy answers an ignored source over %s", f.name)
+			}
+			if _, err := touch(w.router, "", f.server, 23); err == nil {
+				t.Errorf("a decoy answers the gateway over %s", f.name)
+			}
+		}
+	}
+	if got := d.sources(); len(got) != 0 {
+		t.Errorf("ignored sources are blocked: %v", got)
+	}
+	if r := d.command("block", client4); r.code != 1 || !strings.Contains(r.stderr, "10.8.0.2 is covered by 10.8.0.0/28 (ignore.sources): an ignored source is never blocked") {
+		t.Errorf("block of an ignored source: %+v", r)
+	}
+
+	// The gateway moves to an address that has just been blocked.
+	w.router.Addr(t, "srv", "10.9.0.7/24")
+	expectRead(t, w.router, "10.9.0.7", server4, 23, "go away")
+	eventually(t, "the source is listed", time.Second, func() bool { return slices.Equal(d.sources(), []string{"10.9.0.7"}) })
+	w.server.Route(t, "default", "10.9.0.7")
+	eventually(t, "the new gateway is let go", 5*time.Second, func() bool { return len(d.list()) == 0 })
+	if _, err := touch(w.router, "10.9.0.7", server4, 23); err == nil {
+		t.Error("a decoy answers the new gateway")
+	}
+	if got := d.sources(); len(got) != 0 {
+		t.Errorf("the new gateway is blocked: %v", got)
+	}
+}
+
+// TestIgnoredInterface shows that nothing is noticed that arrives at an
+// ignored interface.
+func TestIgnoredInterface(t *testing.T) {
+	w := newWorld(t)
+	serve(t, w.server, ":80", "welcome")
+	d := guard(t, w.server, "ignore.interfaces = [\"eth0\"]")
+	if _, err := touch(w.client, "", server4, 23); err == nil {
+		t.Error("a decoy answers at an ignored interface")
+	}
+	d.must("block", client4)
+	expectRead(t, w.client, "", server4, 80, "welcome")
+}
+
+// TestPrefix6 shows that all addresses of a /64 are one source, but that
+// neighbours are not.
+func TestPrefix6(t *testing.T) {
+	w := newWorld(t)
+	d := guard(t, w.server, "trigger.connects = 2")
+	var far, near []string
+	for i := range 20 {
+		far = append(far, fmt.Sprintf("2001:db8:8::1:%x", i+1))
+		near = append(near, fmt.Sprintf("2001:db8:9::1:%x", i+1))
+	}
+	for i := range far {
+		w.client.Addr(t, "eth0", far[i]+"/64")
+		w.router.Addr(t, "srv", near[i]+"/64")
+	}
+	for _, a := range far {
+		_, _ = touchQuickly(w.client, a, server6, 23)
+	}
+	if got := d.sources(); !slices.Equal(got, []string{"2001:db8:8::/64"}) {
+		t.Errorf("blocked %v, want the /64 of the client", got)
+	}
+	for range 2 {
+		for _, a := range near[:2] {
+			_, _ = touchQuickly(w.router, a, server6, 23)
+		}
+	}
+	if got, want := d.sources(), []string{"2001:db8:8::/64", near[0], near[1]}; !slices.Equal(got, want) {
+		t.Errorf("blocked %v, want %v", got, want)
+	}
+	expectNoDecoy := func(source string) {
+		if _, err := touchQuickly(w.router, source, server6, 79); err != nil {
+			t.Errorf("a neighbour of a blocked neighbour is cut off: %v", err)
+		}
+	}
+	expectNoDecoy(near[2])
+}
