@@ -20,8 +20,8 @@ import (
 // that they were made from, such as "net:[4026531840]".
 const parentEnv = "NFTSENTRY_TEST_PARENT_NETNS"
 
-// missing says why tests cannot have namespaces; nil when they can. Main writes it before any test runs.
-var missing = errors.New("TestMain does not call netns.Main")
+// errMissing says why tests cannot have namespaces; nil when they can. Main writes it before any test runs.
+var errMissing = errors.New("TestMain does not call netns.Main")
 
 // Main is os.Exit(Run(m)), for a TestMain that has nothing else to do.
 func Main(m *testing.M) { os.Exit(Run(m)) }
@@ -36,14 +36,14 @@ func Main(m *testing.M) { os.Exit(Run(m)) }
 // fuzz workers, stay in the same namespaces.
 func Run(m *testing.M) int {
 	if parent := os.Getenv(parentEnv); parent != "" {
-		missing = enter(parent)
+		errMissing = enter(parent)
 		return m.Run()
 	}
 	code, err := reexec()
 	if err == nil {
 		return code
 	}
-	missing = err
+	errMissing = err
 	return m.Run()
 }
 

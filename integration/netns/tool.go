@@ -12,8 +12,8 @@ import (
 // it fails it instead.
 func Require(t testing.TB) {
 	t.Helper()
-	if missing != nil {
-		unavailable(t, "no network namespaces: %v", missing)
+	if errMissing != nil {
+		unavailable(t, "no network namespaces: %v", errMissing)
 	}
 }
 

@@ -1,0 +1,61 @@
+# make run     guard this host with the built-in defaults (as root)
+# make test    install what the tests need, if it is missing, and run them all
+# make help    the other targets
+
+SHELL       := /bin/sh
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build run test deps lint unit bench fuzz clean help
+
+build: bin/nftsentry
+
+.PHONY: bin/nftsentry
+bin/nftsentry: go
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/nftsentry
+
+run: build
+	bin/nftsentry run
+
+test: deps lint unit
+
+# deps installs the Debian packages that the tests need.
+deps: go
+	@integration/deps
+
+lint: go
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	shellcheck .ci/run integration/deps
+
+unit: go
+	$(GO) test -race -timeout 10m ./...
+
+# bench prints a table: how fast a block is, and what the daemon costs at rest.
+bench: deps
+	NFTSENTRY_BENCH=1 $(GO) test -count=1 -v -timeout 10m -run '^TestBench' ./integration
+
+# fuzz runs each fuzz target for a minute.
+fuzz: go
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime 1m $$package || exit 1; \
+		done; \
+	done
+
+clean:
+	rm -rf bin
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+	@echo "make build   bin/nftsentry, without cgo"
+	@echo "make bench   how fast a block is, and what the daemon costs at rest"
+	@echo "make fuzz    each fuzz target for a minute"
+	@echo "make lint    gofmt, go vet, staticcheck, shellcheck"
+
+.PHONY: go
+go:
+	@command -v $(GO) >/dev/null || { echo "nftsentry is built with Go 1.26 or later, and there is no '$(GO)' here: see https://go.dev/doc/install" >&2; exit 1; }
