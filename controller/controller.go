@@ -145,7 +145,10 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix, log *zap.Log
 	}
 	c.stats.Blocked++
 	c.store.Save(b, nil)
-	log.Info("block", zap.Stringer("source", source), zap.Duration("took", time.Since(e.Time)))
+	if !source.IsSingleIP() {
+		log = log.With(zap.Stringer("source", source))
+	}
+	log.Info("block", zap.Duration("took", time.Since(e.Time)))
 }
 
 // comment is what a person reads beside the element: what touched which port,
