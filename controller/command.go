@@ -126,7 +126,7 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 		c.stats.Blocked++
 		verb = "block"
 	}
-	c.log.Info(verb, zap.Stringer("source", source), zap.Stringer("timeout", timeout), zap.String("origin", "operator"))
+	c.log.Info(verb, zap.String("src", display(source)), zap.Stringer("timeout", timeout), zap.String("origin", "operator"))
 	return b, nil
 }
 
@@ -165,7 +165,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 	}
 	c.blocks.remove(b.Source)
 	c.stats.Ended++
-	c.log.Info("unblock", zap.Stringer("source", b.Source), zap.String("reason", "operator"))
+	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", "operator"))
 	return b, nil
 }
 

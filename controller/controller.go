@@ -146,7 +146,7 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix, log *zap.Log
 	c.stats.Blocked++
 	c.store.Save(b, nil)
 	if !source.IsSingleIP() {
-		log = log.With(zap.Stringer("source", source))
+		log = log.With(zap.Stringer("prefix", source))
 	}
 	log.Info("block", zap.Duration("took", time.Since(e.Time)))
 }
@@ -165,7 +165,7 @@ func comment(b state.Block) string {
 func (c *Controller) strikes(source netip.Prefix, now time.Time) int {
 	last, ok, err := c.store.Last(source)
 	if err != nil {
-		c.log.Warn("cannot read earlier blocks; taking it for the first", zap.Stringer("source", source), zap.Error(err))
+		c.log.Warn("cannot read earlier blocks; taking it for the first", zap.String("src", display(source)), zap.Error(err))
 	}
 	if !ok || now.Sub(last.Until) > c.cfg.Forget {
 		return 0
@@ -246,6 +246,6 @@ func (c *Controller) end(ended []state.Block, reason string) {
 		c.blocks.remove(b.Source)
 		c.stats.Ended++
 		c.store.End(b.Source, b.Until, false, nil)
-		c.log.Info("unblock", zap.Stringer("source", b.Source), zap.String("reason", reason))
+		c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", reason))
 	}
 }

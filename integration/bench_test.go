@@ -98,7 +98,7 @@ func TestBenchRest(t *testing.T) {
 	bench(t)
 	w := newWorld(t)
 	d := guard(t, w.server, "")
-	time.Sleep(2 * time.Second)
+	time.Sleep(10 * time.Second) // the links have settled, and the runtime has gone to sleep
 	pid := d.cmd.Process.Pid
 	const watched = 30 * time.Second
 	switches, cpu := wakeups(t, pid), cpuTicks(t, pid)

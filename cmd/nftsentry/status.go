@@ -47,10 +47,10 @@ func (o *output) status(s api.Status) error {
 		{"nftsentry", fmt.Sprintf("%s, process %d, up %s", s.Version, s.PID, conf.FormatDuration(time.Since(s.Started)))},
 		{"mode", s.Mode},
 		{"configuration", config},
-		{"decoys", fmt.Sprintf("%s, led to port %d; %d connections noticed", plural(s.Decoys.Ports, "port"), s.Decoys.Listener, s.Decoys.Connections)},
+		{"decoys", fmt.Sprintf("%s, led to port %d; %s noticed", plural(s.Decoys.Ports, "port"), s.Decoys.Listener, plural(int(s.Decoys.Connections), "connection"))},
 		{"blocked", blocked},
 		{"dropped", fmt.Sprintf("%d packets, %d bytes", s.Dropped.Packets, s.Dropped.Bytes)},
-		{"ignored", fmt.Sprintf("%d addresses and prefixes; %d connections", s.Ignored.Prefixes, s.Ignored.Events)},
+		{"ignored", fmt.Sprintf("%d addresses and prefixes", s.Ignored.Prefixes)},
 		{"state", s.State.Dir},
 	}
 	for _, problem := range problems(s) {
