@@ -111,6 +111,7 @@ func TestOperatorErrors(t *testing.T) {
 
 // TestRestore ends one controller and starts the next on the same store.
 func TestRestore(t *testing.T) {
+	var clockBack bool
 	for _, tt := range []struct {
 		name      string
 		meanwhile func(k *fakeKernel)
@@ -129,6 +130,12 @@ func TestRestore(t *testing.T) {
 			*k = *newFakeKernel()
 			time.Sleep(30 * time.Minute)
 		}, []string{"198.51.100.0/24 30m0s operator"}},
+		{"the clock was set back over a reboot", func(k *fakeKernel) {
+			*k = *newFakeKernel()
+			clockBack = true
+		}, []string{
+			"198.51.100.0/24 1h0m0s operator", "203.0.113.7 10m0s tcp/23 connect", "203.0.113.8 10m0s tcp/79 connect",
+		}},
 		{"blocked by others meanwhile", func(k *fakeKernel) {
 			k.ends[netip.MustParsePrefix("203.0.113.9/32")] = time.Now().Add(time.Hour)
 			k.comment[netip.MustParsePrefix("203.0.113.9/32")] = "by hand"
@@ -152,7 +159,14 @@ func TestRestore(t *testing.T) {
 					t.Fatal(err)
 				}
 				r.stop()
+				clockBack = false
 				tt.meanwhile(r.kernel)
+				for source, b := range r.store.live {
+					if clockBack { // what was stored then lies in the future now
+						b.Since, b.Until = b.Since.Add(24*time.Hour), b.Until.Add(24*time.Hour)
+						r.store.live[source] = b
+					}
+				}
 				next := &rig{t: r.t, kernel: r.kernel, store: r.store, events: r.events}
 				next.start(testConfig(), func(r *rig) { r.expect(tt.name, tt.want...) })
 			})

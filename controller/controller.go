@@ -198,16 +198,21 @@ func (c *Controller) neighbour(a netip.Addr) bool {
 // enforce puts a block into the kernel and on our own list. A table that
 // somebody has deleted is made again with all blocks.
 func (c *Controller) enforce(b state.Block) error {
+	old, known := c.blocks.get(b.Source)
+	c.blocks.put(b)
 	err := c.kernel.Block(element(b, time.Now()))
 	if errors.Is(err, unix.ENOENT) {
 		c.log.Warn("our table is gone from the kernel; making it again", zap.Error(err))
-		err = c.kernel.Load(c.cfg.Table, append(c.elements(), element(b, time.Now())))
+		err = c.kernel.Load(c.cfg.Table, c.elements())
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		return nil
 	}
-	c.blocks.put(b)
-	return nil
+	c.blocks.remove(b.Source)
+	if known {
+		c.blocks.put(old)
+	}
+	return err
 }
 
 func element(b state.Block, now time.Time) nft.Element {

@@ -254,6 +254,18 @@ func TestKernelErrors(t *testing.T) {
 		r.touch("203.0.113.8", 23)
 		r.expect("the table comes back with all blocks",
 			"203.0.113.7 10m0s tcp/23 connect", "203.0.113.8 10m0s tcp/23 connect")
+		*r.kernel = *newFakeKernel()
+		if _, err := r.Block(r.ctx, netip.MustParsePrefix("203.0.113.8/32"), time.Hour, ""); err != nil {
+			t.Error(err)
+		}
+		r.expect("the table comes back with a block that is extended",
+			"203.0.113.7 10m0s tcp/23 connect", "203.0.113.8 1h0m0s tcp/23 connect")
+		r.kernel.fail = unix.ENFILE
+		if _, err := r.Block(r.ctx, netip.MustParsePrefix("203.0.113.8/32"), time.Minute, ""); !errors.Is(err, unix.ENFILE) {
+			t.Errorf("Block = %v, want ENFILE", err)
+		}
+		r.expect("a change that the kernel refuses",
+			"203.0.113.7 10m0s tcp/23 connect", "203.0.113.8 1h0m0s tcp/23 connect")
 		if stats, _ := r.Stats(r.ctx); stats.Failed != 1 || stats.Blocked != 2 {
 			t.Errorf("stats %+v, want 1 failed and 2 blocked", stats)
 		}

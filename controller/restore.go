@@ -56,7 +56,7 @@ func (c *Controller) remember(stored []state.Block, held []nft.Element) (over []
 	}
 	now := time.Now()
 	for _, b := range stored {
-		left := b.Until.Sub(now)
+		left := min(b.Until.Sub(now), b.Until.Sub(b.Since)) // more is a clock that was set back
 		if kernel := inKernel[b.Source]; kernel > 0 && (left-kernel).Abs() > agreement {
 			left = kernel
 		}

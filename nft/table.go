@@ -180,17 +180,19 @@ func (b *builder) removeChains(names []string) {
 }
 
 // Unlure takes the chain away that leads decoy ports to the listener, as
-// befits a listener that stops. All blocks stay in force.
+// befits a listener that stops. All blocks stay in force. It is no error if
+// there is no table.
 func (t *Table) Unlure() error {
 	chains, err := t.presentChains()
 	if err != nil {
 		return err
 	}
 	t.cfg.Port = 0
-	if err := t.transact(func(b *builder) error {
+	err = t.transact(func(b *builder) error {
 		b.removeChains(chains)
 		return b.addChains()
-	}); err != nil {
+	})
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("take the lure chain away: %w", err)
 	}
 	return nil

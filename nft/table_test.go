@@ -140,6 +140,10 @@ func TestUnlure(t *testing.T) {
 	if strings.Contains(got, "chain lure") || !strings.Contains(got, "198.51.100.7") || !strings.Contains(got, "chain shield ") {
 		t.Errorf("after Unlure:\n%s", got)
 	}
+	host.Output(t, netns.Tool(t, "nft"), "delete table inet nftsentry")
+	if err := table.Unlure(); err != nil {
+		t.Errorf("Unlure without a table: %v", err)
+	}
 }
 
 func TestIgnore(t *testing.T) {

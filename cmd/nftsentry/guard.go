@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"slices"
@@ -237,27 +238,41 @@ func (g *guard) status(ctx context.Context) (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	var dropped api.Dropped
-	err = g.controller.Do(ctx, func() (err error) {
-		dropped.Packets, dropped.Bytes, err = g.table.Dropped()
-		return err
-	})
-	if err != nil {
-		return api.Status{}, err
-	}
 	s := api.Status{
 		Version: version, PID: os.Getpid(), Started: g.started.UTC().Truncate(time.Second),
-		Mode: string(g.cfg.Mode), Config: g.file,
-		Decoys:  g.decoyStatus(),
-		Blocks:  api.Blocks{Live: stats.Live, Made: stats.Blocked, Ended: stats.Ended, Would: stats.WouldHave, Failed: stats.Failed},
-		Ignored: api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
-		Dropped: dropped,
-		State:   api.State{Dir: g.cfg.State.Dir},
+		Mode: string(g.cfg.Mode), Config: g.file, State: g.cfg.State.Dir,
+		Decoys:   g.decoyStatus(),
+		Blocks:   api.Blocks{Live: stats.Live, Made: stats.Blocked, Ended: stats.Ended, Would: stats.WouldHave, Failed: stats.Failed},
+		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
+		Problems: []string{},
 	}
-	if err := g.store.Degraded(); err != nil {
-		s.State.Problem = err.Error()
+	err = g.controller.Do(ctx, func() (err error) {
+		s.Dropped.Packets, s.Dropped.Bytes, err = g.table.Dropped()
+		return err
+	})
+	s.Problems = append(s.Problems, problems(s, err, g.store.Degraded())...)
+	return s, ctx.Err()
+}
+
+// problems says what is not as it should be.
+func problems(s api.Status, table, store error) []string {
+	var out []string
+	if table != nil {
+		out = append(out, fmt.Sprintf("the table inet %s cannot be read: %v: restart nftsentry", nft.TableName, table))
 	}
-	return s, nil
+	if store != nil {
+		out = append(out, fmt.Sprintf("blocks are in force but not all on disk: %v", store))
+	}
+	if s.Blocks.Failed > 0 {
+		out = append(out, fmt.Sprintf("the kernel refused %s: see the log", plural(int(s.Blocks.Failed), "block")))
+	}
+	if s.Decoys.Lost > 0 {
+		out = append(out, fmt.Sprintf("%s came too fast to be looked at", plural(int(s.Decoys.Lost), "decoy connection")))
+	}
+	if s.Decoys.Starved > 0 {
+		out = append(out, "the decoy listener was short of files or memory: see the log")
+	}
+	return out
 }
 
 func (g *guard) decoyStatus() api.Decoys {

@@ -51,28 +51,10 @@ func (o *output) status(s api.Status) error {
 		{"blocked", blocked},
 		{"dropped", fmt.Sprintf("%d packets, %d bytes", s.Dropped.Packets, s.Dropped.Bytes)},
 		{"ignored", fmt.Sprintf("%d addresses and prefixes", s.Ignored.Prefixes)},
-		{"state", s.State.Dir},
+		{"state", s.State},
 	}
-	for _, problem := range problems(s) {
+	for _, problem := range s.Problems {
 		rows = append(rows, [2]string{"problem", problem})
 	}
 	return o.facts(rows)
-}
-
-// problems says what is not as it should be.
-func problems(s api.Status) []string {
-	var out []string
-	if s.State.Problem != "" {
-		out = append(out, "blocks are in force but not on disk: "+s.State.Problem)
-	}
-	if s.Blocks.Failed > 0 {
-		out = append(out, fmt.Sprintf("the kernel refused %d blocks: see the log", s.Blocks.Failed))
-	}
-	if s.Decoys.Lost > 0 {
-		out = append(out, fmt.Sprintf("%d decoy connections came too fast to be looked at", s.Decoys.Lost))
-	}
-	if s.Decoys.Starved > 0 {
-		out = append(out, fmt.Sprintf("the decoy listener could not accept %d times: files or memory are short", s.Decoys.Starved))
-	}
-	return out
 }

@@ -102,7 +102,9 @@ type Status struct {
 	Blocks  Blocks    `json:"blocks"`
 	Ignored Ignored   `json:"ignored"`
 	Dropped Dropped   `json:"dropped"`
-	State   State     `json:"state"`
+	State   string    `json:"state"` // the folder
+	// Problems says what is not as it should be, a sentence each.
+	Problems []string `json:"problems"`
 }
 
 // Decoys is the state of the decoy ports.
@@ -133,10 +135,4 @@ type Ignored struct {
 type Dropped struct {
 	Packets uint64 `json:"packets"`
 	Bytes   uint64 `json:"bytes"`
-}
-
-// State tells how blocks are remembered.
-type State struct {
-	Dir     string `json:"dir"`
-	Problem string `json:"problem"` // why blocks are not being written; "" when they are
 }
