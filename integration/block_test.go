@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"regexp"
 	"slices"
@@ -209,6 +210,66 @@ func TestReject(t *testing.T) {
 			d.must("block", f.client)
 			if _, err := touch(w.client, "", f.server, 80); err == nil || !strings.Contains(err.Error(), "refused") {
 				t.Errorf("connect: %v, want it refused", err)
+			}
+		})
+	}
+}
+
+// TestEverythingStalls shows that a block holds for what is under way too:
+// connections that are open, and other protocols.
+func TestEverythingStalls(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			d := guard(t, w.server, "")
+			echo(t, w.server, "tcp", net.JoinHostPort(f.server, "80"))
+			echo(t, w.server, "udp", net.JoinHostPort(f.server, "5353"))
+			var open []net.Conn
+			for network, port := range map[string]string{"tcp": "80", "udp": "5353"} {
+				conn, err := w.client.Dial(t.Context(), network, net.JoinHostPort(f.server, port), "")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				if !answers(t, conn) {
+					t.Fatalf("%s does not answer before the block", network)
+				}
+				open = append(open, conn)
+			}
+			d.must("block", f.source)
+			for _, conn := range open {
+				if answers(t, conn) {
+					t.Errorf("%s answers a blocked source", conn.RemoteAddr().Network())
+				}
+			}
+			if got := d.status().Dropped; got.Packets == 0 || got.Bytes == 0 {
+				t.Errorf("dropped %+v, want something", got)
+			}
+			d.must("unblock", f.source)
+			for _, conn := range open {
+				eventually(t, conn.RemoteAddr().Network()+" answers again", 5*time.Second, func() bool { return answers(t, conn) })
+			}
+		})
+	}
+}
+
+// TestNotTracked shows that connection tracking forgets nobody for the sake
+// of a blocked source: its new connections never get there.
+func TestNotTracked(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			d := guard(t, w.server, "")
+			d.must("block", f.source)
+			tracked := func() string {
+				return w.server.Output(t, "cat", "/proc/sys/net/netfilter/nf_conntrack_count")
+			}
+			before := tracked()
+			for port := range 20 {
+				_, _ = touchQuickly(w.client, "", f.server, 8000+port)
+			}
+			if after := tracked(); after != before {
+				t.Errorf("%s connections are tracked, %s before", after, before)
 			}
 		})
 	}

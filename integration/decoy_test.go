@@ -185,6 +185,13 @@ func TestIgnored(t *testing.T) {
 		t.Errorf("block of an ignored source: %+v", r)
 	}
 
+	// Within a blocked prefix, ignored sources are spared.
+	serve(t, w.server, ":80", "welcome")
+	d.must("block", "10.8.0.0/16", "2001:db8:8::/48")
+	expectRead(t, w.client, "", server4, 80, "welcome")
+	expectRead(t, w.client, "", server6, 80, "welcome")
+	d.must("unblock", "--all")
+
 	// The gateway moves to an address that has just been blocked.
 	w.router.Addr(t, "srv", "10.9.0.7/24")
 	expectRead(t, w.router, "10.9.0.7", server4, 23, "go away")
@@ -210,6 +217,21 @@ func TestIgnoredInterface(t *testing.T) {
 	}
 	d.must("block", client4)
 	expectRead(t, w.client, "", server4, 80, "welcome")
+}
+
+// TestLoopback shows that the host itself finds its decoy ports closed, even
+// if its own addresses are not ignored.
+func TestLoopback(t *testing.T) {
+	w := newWorld(t)
+	d := guard(t, w.server, "ignore.host = false\ntcp.banner = \"go away\"")
+	for _, address := range []string{"127.0.0.1", "::1", server4, server6} {
+		if _, err := touch(w.server, "", address, 23); err == nil {
+			t.Errorf("a decoy answers the host itself at %s", address)
+		}
+	}
+	if got := d.sources(); len(got) != 0 {
+		t.Errorf("the host has blocked itself: %v", got)
+	}
 }
 
 // TestPrefix6 shows that all addresses of a /64 are one source, but that

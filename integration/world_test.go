@@ -280,6 +280,61 @@ func serve(t testing.TB, host *netns.Host, address, greeting string) {
 	})
 }
 
+// echo sends back on a host what one client at a time sends.
+func echo(t testing.TB, host *netns.Host, network, address string) {
+	t.Helper()
+	var g errgroup.Group
+	var closer io.Closer
+	if network == "udp" {
+		conn, err := host.ListenPacket(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closer = conn
+		g.Go(func() error {
+			buf := make([]byte, 64)
+			for {
+				n, from, err := conn.ReadFrom(buf)
+				if err != nil {
+					return nil
+				}
+				_, _ = conn.WriteTo(buf[:n], from)
+			}
+		})
+	} else {
+		l, err := host.Listen(network, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		closer = l
+		g.Go(func() error {
+			conn, err := l.Accept()
+			if err != nil {
+				return nil
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+			_, _ = io.Copy(conn, conn)
+			return nil
+		})
+	}
+	t.Cleanup(func() {
+		_ = closer.Close()
+		_ = g.Wait()
+	})
+}
+
+// answers sends a byte and reports whether an echo of any comes back at once.
+func answers(t testing.TB, conn net.Conn) bool {
+	t.Helper()
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	n, _ := conn.Read(make([]byte, 64))
+	return n > 0
+}
+
 // touch connects from a host and returns what it reads until the other end
 // closes.
 func touch(host *netns.Host, from, to string, port int) (string, error) {

@@ -16,6 +16,7 @@ type UnsupportedError struct {
 	Err     error
 }
 
+// Error says what is missing, and what to do about it.
 func (e *UnsupportedError) Error() string {
 	return fmt.Sprintf("this kernel has no %s for nftables: load the module %s (modprobe %s), or use a kernel that has it", e.Feature, e.Module, e.Module)
 }

@@ -65,6 +65,7 @@ type SourceError struct {
 	Want string // what to write instead
 }
 
+// Error says what to write instead; what was got is quoted and cut.
 func (e *SourceError) Error() string {
 	const enough = 64
 	got := e.Got
