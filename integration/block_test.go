@@ -253,28 +253,6 @@ func TestEverythingStalls(t *testing.T) {
 	}
 }
 
-// TestNotTracked shows that connection tracking forgets nobody for the sake
-// of a blocked source: its new connections never get there.
-func TestNotTracked(t *testing.T) {
-	for _, f := range families {
-		t.Run(f.name, func(t *testing.T) {
-			w := newWorld(t)
-			d := guard(t, w.server, "")
-			d.must("block", f.source)
-			tracked := func() string {
-				return w.server.Output(t, "cat", "/proc/sys/net/netfilter/nf_conntrack_count")
-			}
-			before := tracked()
-			for port := range 20 {
-				_, _ = touchQuickly(w.client, "", f.server, 8000+port)
-			}
-			if after := tracked(); after != before {
-				t.Errorf("%s connections are tracked, %s before", after, before)
-			}
-		})
-	}
-}
-
 // TestTeardown shows that nothing is left in the kernel, and that a running
 // daemon is not undone behind its back.
 func TestTeardown(t *testing.T) {
