@@ -68,6 +68,7 @@ func (t *Table) Block(e Element) error {
 // blockHost adds, deletes and adds again: before Linux 6.12 an element that
 // is there keeps its old timeout when it is added again.
 func (t *Table) blockHost(e Element) error {
+	began := time.Now()
 	if err := t.transact(func(b *builder) error {
 		set, elems := b.hostSet(e.Prefix), hostElements(e)
 		return errors.Join(
@@ -78,7 +79,7 @@ func (t *Table) blockHost(e Element) error {
 	}); err != nil {
 		return err
 	}
-	return t.verifyHosts([]Element{e})
+	return t.verifyHosts([]Element{e}, began)
 }
 
 // Unblock deletes the elements of the prefixes. It is no error if one is not there.

@@ -239,11 +239,11 @@ func TestVerify(t *testing.T) {
 	host, table := load(t, enforce(), element("192.0.2.7/32", time.Hour, ""))
 	nft := netns.Tool(t, "nft")
 	for _, e := range []Element{element("192.0.2.8/32", time.Hour, ""), element("192.0.2.7/32", 2*time.Hour, "")} {
-		if err := table.verifyHosts([]Element{e}); !errors.Is(err, ErrNotApplied) {
+		if err := table.verifyHosts([]Element{e}, time.Now()); !errors.Is(err, ErrNotApplied) {
 			t.Errorf("verifyHosts(%v) = %v, want ErrNotApplied", e, err)
 		}
 	}
-	if err := table.verifyHosts([]Element{element("192.0.2.7/32", time.Hour, "")}); err != nil {
+	if err := table.verifyHosts([]Element{element("192.0.2.7/32", time.Hour, "")}, time.Now()); err != nil {
 		t.Errorf("verifyHosts of what is there: %v", err)
 	}
 	if err := table.Block(element("198.51.100.0/24", time.Hour, "")); err != nil {

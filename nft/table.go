@@ -111,7 +111,7 @@ func (t *Table) Load(cfg Config, blocks []Element) error {
 
 func (t *Table) load(blocks []Element) error {
 	t.nets = make(map[netip.Prefix]span)
-	hosts := t.sort(blocks)
+	began, hosts := time.Now(), t.sort(blocks)
 	err := t.replace(hosts, false)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
 		// A table of another version has sets of the same name and other shape.
@@ -120,7 +120,7 @@ func (t *Table) load(blocks []Element) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(t.verifyHosts(hosts), t.verifyNets())
+	return errors.Join(t.verifyHosts(hosts, began), t.verifyNets())
 }
 
 // replace builds the table around hosts and t.nets; afresh takes away first
