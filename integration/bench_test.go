@@ -1,3 +1,5 @@
+//go:build bench
+
 package integration
 
 import (
@@ -22,14 +24,7 @@ import (
 )
 
 // The benchmarks print a table and judge nothing, but for what would make the
-// figures worthless. They run where NFTSENTRY_BENCH is set.
-
-func bench(t *testing.T) {
-	t.Helper()
-	if os.Getenv("NFTSENTRY_BENCH") == "" {
-		t.Skip("a benchmark: run make bench")
-	}
-}
+// figures worthless. They are built with the tag "bench".
 
 // figures prints what was measured, median and 99th percentile.
 func figures(t *testing.T, rows map[string][]time.Duration) {
@@ -60,7 +55,6 @@ func sortedKeys(m map[string][]time.Duration) []string {
 // sources in turn: from the moment when connect(2) to a decoy returns, which
 // is when the server can first accept, until the element is in the kernel.
 func TestBenchTimeToBlock(t *testing.T) {
-	bench(t)
 	const sources = 1000
 	rows := make(map[string][]time.Duration)
 	for _, f := range families {
@@ -95,7 +89,6 @@ func TestBenchTimeToBlock(t *testing.T) {
 
 // TestBenchRest measures what the daemon costs when nothing happens.
 func TestBenchRest(t *testing.T) {
-	bench(t)
 	w := newWorld(t)
 	d := guard(t, w.server, "")
 	time.Sleep(10 * time.Second) // the links have settled, and the runtime has gone to sleep

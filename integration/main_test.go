@@ -38,9 +38,15 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "build the program under test:", err)
 		return 1
 	}
-	if err := os.Setenv(programEnv, program); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	env := map[string]string{
+		programEnv: program,
+		"GORACE":   "halt_on_error=1 atexit_sleep_ms=0", // commands would wait a second before they end
+	}
+	for key, value := range env {
+		if err := os.Setenv(key, value); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
 	}
 	return netns.Run(m)
 }
