@@ -71,7 +71,7 @@ func (c *Controller) Block(ctx context.Context, source netip.Prefix, timeout tim
 			answer(err)
 			return
 		}
-		c.store.Save(b, answer)
+		c.store.Save(b, stored(answer))
 	})
 	if err != nil {
 		return state.Block{}, err
@@ -142,7 +142,7 @@ func (c *Controller) Unblock(ctx context.Context, source netip.Prefix) (state.Bl
 			answer(err)
 			return
 		}
-		c.store.End(b.Source, time.Now(), true, answer)
+		c.store.End(b.Source, time.Now(), true, stored(answer))
 	})
 	if err != nil {
 		return state.Block{}, err
@@ -182,7 +182,7 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 		n = len(all)
 		c.stats.Ended += uint64(n)
 		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", "operator"))
-		c.endAll(all, answer)
+		c.endAll(all, stored(answer))
 	})
 	if err != nil {
 		return 0, err
@@ -208,6 +208,17 @@ func (c *Controller) endAll(sources []netip.Prefix, answer func(error)) {
 				answer(first)
 			}
 		})
+	}
+}
+
+// stored wraps the answer of a store, which comes when the kernel has done
+// its part.
+func stored(answer func(error)) func(error) {
+	return func(err error) {
+		if err != nil {
+			err = fmt.Errorf("done in the kernel, but not yet on disk: %w", err)
+		}
+		answer(err)
 	}
 }
 

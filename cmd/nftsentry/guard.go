@@ -87,10 +87,11 @@ func (g *guard) lock() error {
 
 func (g *guard) openStore() (err error) {
 	g.store, err = state.Open(g.cfg.State.Dir, g.log.Named("state"))
-	if err == nil {
-		g.closeLater(g.store.Close)
+	if err != nil {
+		return fmt.Errorf("state.dir = %q: %w", g.cfg.State.Dir, err)
 	}
-	return err
+	g.closeLater(g.store.Close)
+	return nil
 }
 
 func (g *guard) openDecoy() (err error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"io/fs"
 
@@ -56,20 +57,18 @@ drops what it sends, and lets it go again when the time is up.`,
 }
 
 // load reads the configuration. Only the default file may be missing; its
-// name is then "".
-func (o *options) load() (cfg conf.Config, file string, err error) {
-	if o.config != "" {
-		cfg, err = conf.Load(o.config)
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-			err = &usageError{err}
-		}
-		return cfg, o.config, err
-	}
-	cfg, err = conf.Load(conf.DefaultPath)
-	if errors.Is(err, fs.ErrNotExist) {
+// name is then "". A file that cannot be read was named in a wrong way.
+func (o *options) load() (conf.Config, string, error) {
+	file := cmp.Or(o.config, conf.DefaultPath)
+	cfg, err := conf.Load(file)
+	if o.config == "" && errors.Is(err, fs.ErrNotExist) {
 		return conf.Default(), "", nil
 	}
-	return cfg, conf.DefaultPath, err
+	var wrong conf.Errors
+	if err != nil && !errors.As(err, &wrong) {
+		err = &usageError{err}
+	}
+	return cfg, file, err
 }
 
 // client is for the commands that ask the daemon.

@@ -55,7 +55,7 @@ func Listen(path, group string, log *zap.Logger) (*Server, error) {
 		return nil, err
 	}
 	if err := makeFolder(filepath.Dir(path), gid); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
+		return nil, fmt.Errorf("control socket: %w: set control.socket to a path in a folder that can be made", err)
 	}
 	if err := removeStale(path); err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
@@ -84,17 +84,17 @@ func groupID(name string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
+// makeFolder makes the folder of the socket if it is missing. One that is
+// there is left as it is.
 func makeFolder(dir string, gid int) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
 	err := os.Mkdir(dir, 0o750)
-	switch {
-	case errors.Is(err, fs.ErrExist):
+	if errors.Is(err, fs.ErrExist) {
 		return nil
-	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-			return err
-		}
-		return makeFolder(dir, gid)
-	case err != nil:
+	}
+	if err != nil {
 		return err
 	}
 	return os.Chown(dir, -1, gid)

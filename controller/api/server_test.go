@@ -164,6 +164,12 @@ func TestListen(t *testing.T) {
 		t.Error("Listen for a group that is not there: no error")
 	}
 
+	for _, folder := range []string{"/proc/nowhere", "/proc/nowhere/at/all", file, filepath.Join(file, "below")} {
+		if _, err := Listen(filepath.Join(folder, "sock"), "", zaptest.NewLogger(t)); err == nil || !strings.Contains(err.Error(), "control socket: ") {
+			t.Errorf("Listen in %s = %v, want an error", folder, err)
+		}
+	}
+
 	stale := filepath.Join(dir, "stale")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
 	if err != nil {
