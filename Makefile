@@ -5,6 +5,7 @@
 SHELL       := /bin/sh
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 0.1.0-dev)
 GO          ?= go
+FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
 .PHONY: build run test deps lint unit bench fuzz clean help
@@ -37,12 +38,12 @@ unit: go
 bench: deps
 	$(GO) test -tags bench -count=1 -v -timeout 10m -run '^TestBench' ./integration
 
-# fuzz runs each fuzz target for a minute.
+# fuzz runs each fuzz target for FUZZTIME, a minute unless told otherwise.
 fuzz: go
 	@for package in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
 			echo "$$package $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime 1m $$package || exit 1; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
 		done; \
 	done
 

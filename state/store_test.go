@@ -318,7 +318,7 @@ func TestOpenErrors(t *testing.T) {
 			if err := os.WriteFile(filepath.Join(dir, storeName), []byte(strings.Repeat("x", 20000)), 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}, "nftsentry.db: invalid database", nil},
+		}, "damaged: invalid database: move it away", nil},
 		{"no directory", func(t *testing.T, dir string) {
 			if err := errors.Join(os.Remove(dir), os.WriteFile(dir, nil, 0o600)); err != nil {
 				t.Fatal(err)
