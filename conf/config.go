@@ -2,17 +2,15 @@ package conf
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"go.uber.org/zap/zapcore"
 )
 
-// DefaultPath is the configuration file that is read if no other is named. It
-// may be missing.
+// DefaultPath is the file that is read if no other is named.
 const DefaultPath = "/etc/nftsentry/nftsentry.toml"
 
-// A Config is a whole configuration, valid in itself.
+// A Config is everything that nftsentry can be told, valid as a whole.
 type Config struct {
 	Mode    Mode
 	TCP     TCP
@@ -24,99 +22,114 @@ type Config struct {
 	Log     Log
 }
 
-// A Mode says whether sources are blocked or only noticed.
+// A Mode says what comes of a trigger.
 type Mode string
 
 // The modes.
 const (
-	Enforce Mode = "enforce"
-	Observe Mode = "observe"
+	Enforce Mode = "enforce" // the source is blocked
+	Observe Mode = "observe" // the block that would be made is logged
 )
 
-// TCP is where TCP connections are noticed.
+// TCP says which ports are decoys.
 type TCP struct {
-	Decoy   []PortRange // sorted and disjoint
-	Exclude []PortRange // never a tripwire; sorted and disjoint
-	Banner  string      // sent by decoys; at most 1,024 bytes
-	Port    uint16      // of the decoy listener, below 1024; 0 for a free one
+	// Decoy are the ports where a connection is noticed: sorted, disjoint, not adjacent.
+	Decoy []PortRange
+	// Exclude are the ports that are never tripwires, even if Decoy has them: sorted, disjoint, not adjacent.
+	Exclude []PortRange
+	// Banner is sent to whoever connects, before the connection is closed: at most 1024 bytes, none if empty.
+	Banner string
+	// Port is where the decoy listens, 1 to 1023 and neither in Decoy nor in Exclude; 0 takes a free one.
+	Port uint16
 }
 
-// Tripwires are the decoy ports that are not excluded, sorted and disjoint.
+// Tripwires are the ports of Decoy that Exclude leaves: sorted, disjoint, not adjacent, perhaps none.
 func (t TCP) Tripwires() []PortRange { return subtract(t.Decoy, t.Exclude) }
 
-// A Trigger is how much evidence makes a block.
+// Trigger says how much evidence makes a block.
 type Trigger struct {
-	Connects int           // the Nth connection to a decoy blocks; 1 to 1,000
-	Window   time.Duration // how long a connection counts; 1 s to 1 d
+	// Connects is how many connections to decoys make a block, 1 to 1000.
+	Connects int
+	// Window is how long a connection counts, 1s to 1d in whole seconds.
+	Window time.Duration
 }
 
-// Block says how, and for how long, a source is blocked. All durations are
-// whole seconds.
+// Block says how long sources are blocked, and how.
 type Block struct {
-	Timeout  time.Duration   // of the first block; 1 s to 365 d
-	Escalate []time.Duration // of the following ones, the last one repeats; each 1 s to 365 d, none shorter than the one before
-	Forget   time.Duration   // how long after its end a block counts as a strike; 1 min to 3,650 d
-	Prefix6  int             // prefix length by which IPv6 sources are blocked; 48 to 128
-	Action   Action
+	// Timeout is how long the first block lasts, 1s to 365d in whole seconds.
+	Timeout time.Duration
+	// Escalate are the timeouts of the second block, the third and so on, 1s to 365d in whole seconds and none shorter
+	// than the one before, Timeout included; the last one repeats. If there are none, Timeout does.
+	Escalate []time.Duration
+	// Forget is how long after the end of a block it counts as a strike, 1m to 3650d in whole seconds.
+	Forget time.Duration
+	// Prefix6 is the length in bits of the prefix by which IPv6 sources are blocked, 48 to 128.
+	Prefix6 int
+	// Action is what happens to the packets of a blocked source.
+	Action Action
 }
 
-// An Action is what happens to packets of a blocked source.
+// An Action is what happens to the packets of a blocked source.
 type Action string
 
 // The actions.
 const (
-	Drop   Action = "drop"
-	Reject Action = "reject"
+	Drop   Action = "drop"   // nothing comes back
+	Reject Action = "reject" // the source is told so
 )
 
 // Ignore says who is never blocked.
 type Ignore struct {
-	Sources    []netip.Prefix // masked, an address being its full-length prefix
-	Host       bool           // also own addresses, gateways and resolvers
-	Interfaces []string       // what arrives here is neither noticed nor blocked
+	// Sources are the addresses, as prefixes of full length, and prefixes that are never blocked: masked, without
+	// zones, IPv4 as IPv4. They may overlap.
+	Sources []netip.Prefix
+	// Host adds the addresses, gateways and resolvers of this host, as they change.
+	Host bool
+	// Interfaces are the names of those whose packets are neither noticed nor blocked, 1 to 15 bytes each.
+	Interfaces []string
 }
 
-// State is where blocks are remembered.
+// State says where the blocks are kept.
 type State struct {
-	Dir string // absolute path
+	// Dir is an absolute path.
+	Dir string
 }
 
-// Control is where commands reach the daemon.
+// Control is the socket by which the commands reach the daemon.
 type Control struct {
-	Socket string // absolute path, at most 107 bytes
-	Group  string // that may use it besides root; "" for none
+	// Socket is an absolute path of at most 107 bytes.
+	Socket string
+	// Group is the name of the group that may use the socket besides root; none if empty.
+	Group string
 }
 
-// Log is what is logged, and how.
+// Log says what is logged, and how.
 type Log struct {
-	Level  zapcore.Level
+	// Level is the lowest that is logged: debug, info, warn or error.
+	Level zapcore.Level
+	// Format is how a message is written.
 	Format Format
 }
 
-// A Format is the form of log lines.
+// A Format is how log messages are written.
 type Format string
 
-// The formats. Auto is Console on a terminal and JSON elsewhere.
+// The formats.
 const (
-	Auto    Format = "auto"
-	Console Format = "console"
-	JSON    Format = "json"
+	Auto    Format = "auto"    // Console on a terminal, JSON elsewhere
+	Console Format = "console" // lines for a person
+	JSON    Format = "json"    // one JSON object a line
 )
 
-// Default is the configuration of an empty file.
+// Default is the configuration of an empty file. The caller owns all of it.
 func Default() Config {
-	const day = 24 * time.Hour
 	return Config{
-		Mode: Enforce,
-		TCP: TCP{
-			Decoy: mustPorts("1,11,15,23,79,111,119,540,635,1080,1524,2000,2323,5555,5742,6667," +
-				"12345-12346,20034,27665,31337,32771-32774,40421,49724,54320"),
-			Exclude: mustPorts("22,25,53,80,110,113,139,143,443,465,587,853,993,995"),
-		},
+		Mode:    Enforce,
+		TCP:     TCP{Decoy: defaultDecoy(), Exclude: defaultExclude()},
 		Trigger: Trigger{Connects: 1, Window: time.Minute},
 		Block: Block{
-			Timeout: 10 * time.Minute, Escalate: []time.Duration{time.Hour, day, 7 * day},
-			Forget: 30 * day, Prefix6: 64, Action: Drop,
+			Timeout: 10 * time.Minute, Escalate: []time.Duration{time.Hour, day, 7 * day}, Forget: 30 * day,
+			Prefix6: 64, Action: Drop,
 		},
 		Ignore:  Ignore{Host: true},
 		State:   State{Dir: "/var/lib/nftsentry"},
@@ -125,57 +138,19 @@ func Default() Config {
 	}
 }
 
-// read takes all keys out of a document, over the defaults.
-func (c *Config) read(r *reader) {
-	const day = 24 * time.Hour
-	choice(r, "mode", &c.Mode, Enforce, Observe)
-
-	r.ports("tcp.decoy", &c.TCP.Decoy)
-	r.ports("tcp.exclude", &c.TCP.Exclude)
-	r.text("tcp.banner", &c.TCP.Banner, checkBanner)
-	port := int(c.TCP.Port)
-	r.integer("tcp.port", &port, 0, 1023, "0 for a free port, or a privileged port, which no unprivileged process can take in its place")
-	c.TCP.Port = uint16(port)
-
-	r.integer("trigger.connects", &c.Trigger.Connects, 1, 1000, "")
-	r.duration("trigger.window", &c.Trigger.Window, time.Second, day)
-
-	r.duration("block.timeout", &c.Block.Timeout, time.Second, 365*day)
-	r.durations("block.escalate", &c.Block.Escalate, time.Second, 365*day)
-	r.duration("block.forget", &c.Block.Forget, time.Minute, 3650*day)
-	r.integer("block.prefix6", &c.Block.Prefix6, 48, 128, "a prefix length in bits")
-	choice(r, "block.action", &c.Block.Action, Drop, Reject)
-
-	r.prefixes("ignore.sources", &c.Ignore.Sources)
-	r.boolean("ignore.host", &c.Ignore.Host)
-	r.texts("ignore.interfaces", &c.Ignore.Interfaces, checkInterface)
-
-	r.text("state.dir", &c.State.Dir, checkPath)
-	r.text("control.socket", &c.Control.Socket, checkSocket)
-	r.text("control.group", &c.Control.Group, checkGroup)
-
-	level := c.Log.Level.String()
-	choice(r, "log.level", &level, "debug", "info", "warn", "error")
-	c.Log.Level, _ = zapcore.ParseLevel(level) // choice lets no other through
-	choice(r, "log.format", &c.Log.Format, Auto, Console, JSON)
-
-	c.checkTogether(r)
+// defaultDecoy are ports of Portsentry's list and of today's scanners.
+func defaultDecoy() []PortRange {
+	return []PortRange{
+		{1, 1}, {11, 11}, {15, 15}, {23, 23}, {79, 79}, {111, 111}, {119, 119}, {540, 540}, {635, 635}, {1080, 1080},
+		{1524, 1524}, {2000, 2000}, {2323, 2323}, {5555, 5555}, {5742, 5742}, {6667, 6667}, {12345, 12346},
+		{20034, 20034}, {27665, 27665}, {31337, 31337}, {32771, 32774}, {40421, 40421}, {49724, 49724}, {54320, 54320},
+	}
 }
 
-// checkTogether finds values that are right only by themselves.
-func (c *Config) checkTogether(r *reader) {
-	if p := c.TCP.Port; p != 0 && (Contains(c.TCP.Decoy, p) || Contains(c.TCP.Exclude, p)) {
-		r.fail("tcp.port", "the listener's port must be in neither tcp.decoy nor tcp.exclude")
-	}
-	if _, ok := r.doc.values["block.escalate"]; !ok {
-		// A longer first block leaves out the default steps that are shorter.
-		c.Block.Escalate = slices.DeleteFunc(c.Block.Escalate, func(step time.Duration) bool { return step < c.Block.Timeout })
-	}
-	last := c.Block.Timeout
-	for i, step := range c.Block.Escalate {
-		if step < last {
-			r.failItem("block.escalate", i, "a step must not be shorter than the one before it, which is "+FormatDuration(last))
-		}
-		last = step
+// defaultExclude are ports to which honest clients connect by mistake.
+func defaultExclude() []PortRange {
+	return []PortRange{
+		{22, 22}, {25, 25}, {53, 53}, {80, 80}, {110, 110}, {113, 113}, {139, 139}, {143, 143}, {443, 443}, {465, 465},
+		{587, 587}, {853, 853}, {993, 993}, {995, 995},
 	}
 }

@@ -1,145 +1,167 @@
 package conf
 
 import (
-	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 )
 
-// A document is a parsed file: its values and tables by their full keys.
+// A document is a file on its way to a Config: its text, where everything stands, and what is wrong.
 type document struct {
-	name   string
-	values map[string]*value
+	file   string
+	text   string
+	lines  lines
+	places map[string]place
+	errs   Errors
 }
 
-// A value is what stands for a key: a plain value, an array or a table.
-type value struct {
-	key          string
-	data         any
-	line, column int
-	taken        bool
+// newDocument takes a text with or without a byte order mark.
+func newDocument(file string, data []byte) *document {
+	text := strings.TrimPrefix(string(data), "\ufeff")
+	return &document{file: file, text: text, lines: linesOf(text)}
 }
 
-// isTable tells a table, or an array of tables, from values.
-func (v *value) isTable() bool {
-	switch v.data.(type) {
+// decode gives what the text means to TOML. If it means nothing, it reports why.
+func (d *document) decode() (tree map[string]any, ok bool) {
+	if at, problem := unreadable(d.text); problem != "" {
+		d.add(at, "", problem)
+		return nil, false
+	}
+	s := scan(d.text)
+	d.places = s.places
+	if s.tooLong >= 0 {
+		d.add(s.tooLong, "", fmt.Sprintf("more than %d bytes of names, or brackets nested as deep: no key needs that", maxKey))
+		return nil, false
+	}
+	if _, err := toml.Decode(d.text, &tree); err != nil {
+		d.syntax(err)
+		return nil, false
+	}
+	return tree, true
+}
+
+// unreadable finds what no text has.
+func unreadable(text string) (at int, problem string) {
+	for i, r := range text {
+		if r == 0 {
+			return i, "a NUL byte: save the file as text in UTF-8"
+		}
+		if _, width := utf8.DecodeRuneInString(text[i:]); r == utf8.RuneError && width == 1 {
+			return i, fmt.Sprintf("the byte 0x%02x is not UTF-8: save the file as text in UTF-8", text[i])
+		}
+	}
+	return 0, ""
+}
+
+// syntax reports an error of package toml.
+func (d *document) syntax(err error) {
+	var parse toml.ParseError
+	if !errors.As(err, &parse) {
+		d.add(0, "", err.Error())
+		return
+	}
+	at := min(max(parse.Position.Start, 0), len(d.text))
+	if key, value, found := d.bare(at); found {
+		d.report(key, fmt.Sprintf("text must be in quotes, such as %q; only numbers, true and false go without", cut(value)))
+		return
+	}
+	d.add(at, "", cutTo(line(uncapital(parse.Message)), 4*maxShown))
+}
+
+// bare finds the value without quotes that stands at an offset, unless it is meant as an integer.
+func (d *document) bare(at int) (key, value string, found bool) {
+	for key, p := range d.places {
+		value := d.text[p.value:p.end]
+		if p.value <= at && at < p.end && !strings.ContainsAny(value[:1], `"'[{`) && strings.Trim(value, "+-_0123456789") != "" {
+			return key, value, true
+		}
+	}
+	return "", "", false
+}
+
+// uncapital makes a message of package toml, which may be a sentence, one of ours.
+func uncapital(s string) string {
+	s = strings.TrimSuffix(s, ".")
+	if acronym := strings.ToUpper(s[:min(2, len(s))]); strings.HasPrefix(s, acronym) {
+		return s
+	}
+	first, width := utf8.DecodeRuneInString(s)
+	return string(unicode.ToLower(first)) + s[width:]
+}
+
+// assign hands each value to its setting, and reports what has none.
+func (d *document) assign(tree map[string]any, all settings) {
+	tables := all.tables()
+	for _, name := range slices.Sorted(maps.Keys(tree)) {
+		key := toml.Key{name}.String()
+		if !slices.Contains(tables, key) {
+			d.assignKey(key, tree[name], all)
+			continue
+		}
+		table, ok := tree[name].(map[string]any)
+		if !ok {
+			d.report(key, fmt.Sprintf("%s, must be a table: its keys follow a line [%s]", kind(tree[name]), key))
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(table)) {
+			d.assignKey(key+"."+toml.Key{name}.String(), table[name], all)
+		}
+	}
+}
+
+func (d *document) assignKey(key string, value any, all settings) {
+	s, ok := all.find(key)
+	if !ok {
+		d.add(d.places[key].key, key, unknown(key, isTable(value), all))
+		return
+	}
+	s.take(field{d, key, value})
+}
+
+// isTable says whether a value is a table or an array of tables.
+func isTable(value any) bool {
+	switch value.(type) {
 	case map[string]any, []map[string]any:
 		return true
 	}
 	return false
 }
 
-// parseDocument reads TOML. Its error is one of syntax.
-func parseDocument(name string, data []byte) (*document, *Error) {
-	if i := bytes.IndexByte(data, 0); i >= 0 {
-		return nil, at(name, data, i, "a zero byte: this is not a text file")
-	}
-	if i := invalidUTF8(data); i >= 0 {
-		return nil, at(name, data, i, "this is not UTF-8: save the file in that encoding")
-	}
-	text := strings.ReplaceAll(string(data), "\r\n", "\n")
-	var top map[string]toml.Primitive
-	md, err := toml.Decode(text, &top)
-	if err != nil {
-		return nil, syntaxError(name, text, err)
-	}
-	d := &document{name: name, values: make(map[string]*value)}
-	d.add(&md, text, "", top)
-	return d, nil
+// sound says whether nothing wrong is known of some keys and their items.
+func (d *document) sound(keys ...string) bool {
+	return !slices.ContainsFunc(d.errs, func(e *Error) bool {
+		name, _, _ := strings.Cut(e.Key, "[")
+		return slices.Contains(keys, name)
+	})
 }
 
-func invalidUTF8(data []byte) int {
-	for i := 0; i < len(data); {
-		r, n := utf8.DecodeRune(data[i:])
-		if r == utf8.RuneError && n == 1 {
-			return i
-		}
-		i += n
+// report adds a mistake in the value of a key.
+func (d *document) report(key, problem string) { d.add(d.places[key].value, key, problem) }
+
+// add adds a mistake at an offset; the key is "" where the text is no TOML.
+func (d *document) add(at int, key, problem string) {
+	row, column := d.lines.position(at)
+	p := d.places[key]
+	d.errs = append(d.errs, &Error{
+		File: d.file, Line: row, Column: column,
+		Key: line(key), Value: shown(d.text[p.value:p.end]), Problem: problem,
+	})
+}
+
+// err gives the mistakes, sorted.
+func (d *document) err() error {
+	if len(d.errs) == 0 {
+		return nil
 	}
-	return -1
-}
-
-func syntaxError(name, text string, err error) *Error {
-	var parse toml.ParseError
-	if !errors.As(err, &parse) {
-		return &Error{File: name, Line: 1, Column: 1, Problem: err.Error()}
-	}
-	return at(name, []byte(text), parse.Position.Start, strings.TrimSuffix(parse.Message, "."))
-}
-
-// at is an error at a place in the text.
-func at(name string, data []byte, offset int, problem string) *Error {
-	line, column := position(string(data), offset)
-	return &Error{File: name, Line: line, Column: column, Problem: problem}
-}
-
-// position is the line and column, from 1, of an offset in bytes.
-func position(text string, offset int) (line, column int) {
-	before := text[:min(max(offset, 0), len(text))]
-	return strings.Count(before, "\n") + 1, len(before) - strings.LastIndexByte(before, '\n')
-}
-
-// add takes values and, within tables, theirs into the document.
-func (d *document) add(md *toml.MetaData, text, table string, values map[string]toml.Primitive) {
-	for name, p := range values {
-		key := table + name
-		v := locate(md, text, key, p)
-		d.values[key] = v
-		if _, ok := v.data.(map[string]any); !ok {
-			continue
-		}
-		var inner map[string]toml.Primitive
-		if md.PrimitiveDecode(p, &inner) == nil {
-			d.add(md, text, key+".", inner)
-		}
-	}
-}
-
-// A locator takes any value and refuses it: the library tells the place of a
-// value only with an error.
-type locator struct{ data any }
-
-var errLocated = errors.New("located")
-
-func (l *locator) UnmarshalTOML(data any) error {
-	l.data = data
-	return errLocated
-}
-
-func locate(md *toml.MetaData, text, key string, p toml.Primitive) *value {
-	var l locator
-	v := &value{key: key, line: 1, column: 1}
-	var parse toml.ParseError
-	if errors.As(md.PrimitiveDecode(p, &l), &parse) {
-		start := parse.Position.Start
-		for start > 0 && start <= len(text) && strings.IndexByte("\"'[", text[start-1]) >= 0 {
-			start-- // the library's place is behind what opens the value
-		}
-		v.line, v.column = position(text, start)
-	}
-	v.data = l.data
-	return v
-}
-
-// kind names the type of a value as TOML does.
-func kind(data any) string {
-	switch data.(type) {
-	case string:
-		return "a string"
-	case int64:
-		return "an integer"
-	case float64:
-		return "a float"
-	case bool:
-		return "a boolean"
-	case []any:
-		return "an array"
-	case map[string]any, []map[string]any:
-		return "a table"
-	}
-	return fmt.Sprintf("a %T", data)
+	slices.SortStableFunc(d.errs, func(a, b *Error) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return d.errs
 }

@@ -3,80 +3,106 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"math"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
-// units are those of durations, the longest first, as nft(8) writes them.
-var units = []struct {
-	name   byte
+const day = 24 * time.Hour
+
+// A unit is a letter behind a number.
+type unit struct {
+	letter string
 	length time.Duration
-}{{'w', 7 * 24 * time.Hour}, {'d', 24 * time.Hour}, {'h', time.Hour}, {'m', time.Minute}, {'s', time.Second}}
+}
 
-// maxDuration is ten years; nothing here lasts longer.
-const maxDuration = 3650 * 24 * time.Hour
+// units go from the longest to the shortest. Weeks are read and never written: nft(8) prints days.
+var units = []unit{{"w", 7 * day}, {"d", day}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}}
 
-var errDuration = errors.New(`a duration is whole numbers with the units w, d, h, m or s, such as "10m" or "1h30m"`)
+var (
+	errNoDuration = errors.New(`not a duration such as "10m" or "1h30m": whole numbers, each with a unit`)
+	errUnitOrder  = errors.New(`the longest unit goes first and each only once, such as "1h30m"`)
+	errTooLong    = fmt.Errorf("too long: at most %q", FormatDuration(math.MaxInt64))
+)
 
-// ParseDuration reads a duration such as "10m", "1h30m" or "7d". Each unit
-// may stand once, the longer before the shorter. At most 3,650 days.
+// ParseDuration reads a duration in whole seconds: numbers with the units w, d, h, m and s, the longest first and each at
+// most once, such as "10m", "1h30m" or "7d". It may be zero, never negative. The error says what is wrong and what to
+// write, without the text itself.
 func ParseDuration(s string) (time.Duration, error) {
 	if s == "" {
-		return 0, errDuration
+		return 0, errNoDuration
 	}
-	total, rest, next := time.Duration(0), s, 0
-	for rest != "" {
-		n, digits := leadingNumber(rest)
-		if digits == 0 {
-			return 0, errDuration
+	var sum time.Duration
+	last := -1 // unit
+	for rest := s; rest != ""; {
+		var number, name string
+		number, rest = leading(rest, isDigit)
+		name, rest = leading(rest, isLetter)
+		at, d, err := measure(number, name, rest)
+		switch {
+		case err != nil:
+			return 0, err
+		case at <= last:
+			return 0, errUnitOrder
+		case d > math.MaxInt64-sum:
+			return 0, errTooLong
 		}
-		if digits == len(rest) {
-			return 0, fmt.Errorf("a duration needs a unit, such as \"%ss\"", s)
-		}
-		unit := next
-		for unit < len(units) && units[unit].name != rest[digits] {
-			unit++
-		}
-		if unit == len(units) {
-			return 0, errDuration
-		}
-		if n > int64(maxDuration/units[unit].length) {
-			return 0, fmt.Errorf("a duration is at most %s", FormatDuration(maxDuration))
-		}
-		total += time.Duration(n) * units[unit].length
-		rest, next = rest[digits+1:], unit+1
+		sum, last = sum+d, at
 	}
-	if total > maxDuration {
-		return 0, fmt.Errorf("a duration is at most %s", FormatDuration(maxDuration))
-	}
-	return total, nil
+	return sum, nil
 }
 
-// leadingNumber reads the number that s begins with; it stops growing where
-// no unit could make it valid.
-func leadingNumber(s string) (n int64, digits int) {
-	for digits < len(s) && '0' <= s[digits] && s[digits] <= '9' {
-		if n <= int64(maxDuration/time.Second) {
-			n = 10*n + int64(s[digits]-'0')
-		}
-		digits++
+// measure gives the length of one number with its unit, and the index of the unit. The rest is what follows them.
+func measure(number, name, rest string) (at int, d time.Duration, err error) {
+	if number == "" || name == "" && rest != "" {
+		return 0, 0, errNoDuration
 	}
-	return n, digits
+	if name == "" {
+		return 0, 0, needsUnit(number)
+	}
+	at = slices.IndexFunc(units, func(u unit) bool { return u.letter == name })
+	if at < 0 {
+		return 0, 0, fmt.Errorf("no unit %q: the units are w, d, h, m and s", cut(name))
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n > int64(math.MaxInt64/units[at].length) {
+		return 0, 0, errTooLong
+	}
+	return at, time.Duration(n) * units[at].length, nil
 }
 
-// FormatDuration writes a duration, rounded down to whole seconds, as
-// ParseDuration reads it and nft(8) shows it: "10m", "1h30m", "7d". What is
-// not positive is "0s".
+// needsUnit is the answer to a number alone.
+func needsUnit(number string) error {
+	example := "10m"
+	if n, err := strconv.ParseUint(number, 10, 32); err == nil {
+		example = fmt.Sprintf("%ds", n)
+	}
+	return fmt.Errorf("a duration needs a unit, such as %q", example)
+}
+
+// FormatDuration writes a duration as nft(8) does, such as "10m", "1h30m" or "7d": days, hours, minutes and seconds, those
+// that are zero left out. It rounds down to whole seconds; what is shorter than one, or negative, is "0s".
 func FormatDuration(d time.Duration) string {
-	var b strings.Builder
-	for _, u := range units[1:] { // nft(8) has no weeks
-		if n := d / u.length; n > 0 {
-			fmt.Fprintf(&b, "%d%c", n, u.name)
-			d -= n * u.length
-		}
-	}
-	if b.Len() == 0 {
+	if d < time.Second {
 		return "0s"
+	}
+	var b strings.Builder
+	for _, u := range units[1:] {
+		if n := d / u.length; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, u.letter)
+		}
+		d %= u.length
 	}
 	return b.String()
 }
+
+// leading cuts off the characters at the start of a text that are of one kind.
+func leading(s string, of func(rune) bool) (start, rest string) {
+	rest = strings.TrimLeftFunc(s, of)
+	return s[:len(s)-len(rest)], rest
+}
+
+func isDigit(r rune) bool  { return '0' <= r && r <= '9' }
+func isLetter(r rune) bool { return 'a' <= r|0x20 && r|0x20 <= 'z' }

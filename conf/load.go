@@ -1,7 +1,6 @@
 package conf
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,41 +11,44 @@ import (
 // maxSize is how large a file may be, in bytes.
 const maxSize = 1 << 20
 
-// Load reads a file. Its error is Errors if the file is wrong, and wraps
+// Load reads a configuration file of at most 1 MiB. The error is of type Errors if the file has mistakes, and wraps
 // fs.ErrNotExist if there is none.
 func Load(path string) (Config, error) {
-	f, err := os.Open(path)
+	data, err := read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, fmt.Errorf("%s: %w: name another file with -c, or leave -c out for the built-in defaults", path, fs.ErrNotExist)
 	}
 	if err != nil {
 		return Config{}, fmt.Errorf("read the configuration: %w", err)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
-	if err != nil {
-		return Config{}, fmt.Errorf("read the configuration: %w", err)
-	}
 	return Parse(path, data)
 }
 
-// Parse reads the text of a file; name is for its errors, which are Errors.
-func Parse(name string, data []byte) (Config, error) {
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
 	if len(data) > maxSize {
-		return Config{}, Errors{{File: name, Line: 1, Column: 1, Problem: "the file is larger than 1 MiB: is this the configuration?"}}
+		return nil, fmt.Errorf("%s: larger than 1 MiB: this cannot be a configuration", path)
 	}
-	data = bytes.TrimPrefix(data, []byte("\ufeff")) // the mark that some editors begin files with
-	doc, wrong := parseDocument(name, data)
-	if wrong != nil {
-		return Config{}, Errors{wrong}
-	}
+	return data, nil
+}
+
+// Parse reads a configuration. The name is what errors call it, which are of type Errors.
+func Parse(name string, data []byte) (Config, error) {
 	c := Default()
-	r := &reader{doc: doc}
-	c.read(r)
-	r.unknown()
-	if len(r.errs) > 0 {
-		r.errs.sort()
-		return Config{}, r.errs
+	d := newDocument(name, data)
+	if tree, ok := d.decode(); ok {
+		d.assign(tree, c.settings())
+		c.check(d)
+	}
+	if err := d.err(); err != nil {
+		return Config{}, err
 	}
 	return c, nil
 }

@@ -2,75 +2,86 @@ package conf
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-// A PortRange is an inclusive range of ports, 1 to 65535, First <= Last.
+// A PortRange is the ports from First to Last, both included, 1 to 65535 and in this order.
 type PortRange struct {
 	First, Last uint16
 }
 
-// ParsePorts reads a list such as "23,4000-4999". The order is free, and
-// ranges may overlap; the result is sorted and disjoint. An empty string is
-// no ports.
-func ParsePorts(s string) ([]PortRange, error) {
+// String writes "23" for a single port and "12345-12346" for more.
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return strconv.Itoa(int(r.First))
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+// Contains says whether one of the ranges has the port.
+func Contains(ranges []PortRange, port uint16) bool {
+	return slices.ContainsFunc(ranges, func(r PortRange) bool { return r.First <= port && port <= r.Last })
+}
+
+// FormatPorts writes ranges as the configuration has them, such as "1,11,12345-12346"; "" if there are none.
+func FormatPorts(ranges []PortRange) string {
+	items := make([]string, len(ranges))
+	for i, r := range ranges {
+		items[i] = r.String()
+	}
+	return strings.Join(items, ",")
+}
+
+// parsePorts reads what FormatPorts writes, and white space around the numbers. The ranges come out sorted and merged. The
+// error is the errors of all wrong items, joined.
+func parsePorts(s string) ([]PortRange, error) {
 	if strings.TrimSpace(s) == "" {
 		return nil, nil
 	}
 	var out []PortRange
-	for item := range strings.SplitSeq(s, ",") {
-		r, err := parseRange(strings.TrimSpace(item))
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, r)
+	var errs []error
+	for i, item := range strings.Split(s, ",") {
+		r, err := parseRange(i, strings.TrimSpace(item))
+		out, errs = append(out, r), append(errs, err)
 	}
-	return merge(out), nil
+	return merge(out), errors.Join(errs...)
 }
 
-func parseRange(item string) (PortRange, error) {
+func parseRange(i int, item string) (PortRange, error) {
 	if item == "" {
-		return PortRange{}, fmt.Errorf("nothing stands before or after a comma: write ports and ranges, such as \"23,4000-4999\"")
+		return PortRange{}, fmt.Errorf("item %d is empty: there is a comma too many", i+1)
 	}
-	first, last, isRange := strings.Cut(item, "-")
-	a, err := parsePort(first)
+	from, to, isRange := strings.Cut(item, "-")
+	first, err := parsePort(from, item)
 	if err != nil || !isRange {
-		return PortRange{a, a}, err
+		return PortRange{first, first}, err
 	}
-	b, err := parsePort(last)
-	if err != nil {
-		return PortRange{}, err
+	last, err := parsePort(to, item)
+	if err == nil && last < first {
+		err = fmt.Errorf("the range %s is reversed: write %s", item, PortRange{last, first})
 	}
-	if b < a {
-		return PortRange{}, fmt.Errorf("the range %d-%d is reversed: write %d-%d", a, b, b, a)
-	}
-	return PortRange{a, b}, nil
+	return PortRange{first, last}, err
 }
 
-func parsePort(s string) (uint16, error) {
-	s = strings.TrimSpace(s)
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("%s is not a port: allowed are 1 to 65535 and ranges such as 4000-4999", show(s))
+// parsePort reads a port of an item.
+func parsePort(s, item string) (uint16, error) {
+	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 16)
+	switch {
+	case errors.Is(err, strconv.ErrRange), err == nil && n == 0:
+		return 0, fmt.Errorf("%s is no port: ports are from 1 to 65535", cut(strings.TrimSpace(s)))
+	case err != nil:
+		return 0, fmt.Errorf(`%q is neither a port such as "23" nor a range such as "12345-12346"`, cut(item))
 	}
 	return uint16(n), nil
 }
 
-// mustPorts is for the lists in this package.
-func mustPorts(s string) []PortRange {
-	out, err := ParsePorts(s)
-	if err != nil {
-		panic(err)
-	}
-	return out
-}
-
-// merge sorts ranges and joins those that overlap or touch.
+// merge sorts ranges, in place, and joins those that overlap or touch.
 func merge(ranges []PortRange) []PortRange {
-	slices.SortFunc(ranges, func(a, b PortRange) int { return cmp.Or(cmp.Compare(a.First, b.First), cmp.Compare(a.Last, b.Last)) })
+	slices.SortFunc(ranges, func(a, b PortRange) int { return cmp.Compare(a.First, b.First) })
 	out := ranges[:0]
 	for _, r := range ranges {
 		if n := len(out); n > 0 && int(r.First) <= int(out[n-1].Last)+1 {
@@ -82,40 +93,23 @@ func merge(ranges []PortRange) []PortRange {
 	return out
 }
 
-// subtract is the ports of a sorted, disjoint list that are not in another.
-func subtract(from, what []PortRange) []PortRange {
+// subtract gives the ports of some ranges that others do not have. Both are sorted and disjoint, and so is what is left.
+func subtract(ranges, others []PortRange) []PortRange {
 	var out []PortRange
-	for _, r := range from {
-		first := int(r.First)
-		for _, w := range what {
-			if int(w.Last) < first || w.First > r.Last {
+	for _, r := range ranges {
+		first, last := int(r.First), int(r.Last) // one beyond 65535 is no uint16
+		for _, o := range others {
+			if int(o.Last) < first || int(o.First) > last {
 				continue
 			}
-			if first < int(w.First) {
-				out = append(out, PortRange{uint16(first), w.First - 1})
+			if first < int(o.First) {
+				out = append(out, PortRange{uint16(first), o.First - 1})
 			}
-			first = int(w.Last) + 1
+			first = int(o.Last) + 1
 		}
-		if first <= int(r.Last) {
+		if first <= last {
 			out = append(out, PortRange{uint16(first), r.Last})
 		}
 	}
 	return out
-}
-
-// Contains tells whether a port is in a list.
-func Contains(ranges []PortRange, port uint16) bool {
-	return slices.ContainsFunc(ranges, func(r PortRange) bool { return r.First <= port && port <= r.Last })
-}
-
-// FormatPorts writes a list as ParsePorts reads it.
-func FormatPorts(ranges []PortRange) string {
-	items := make([]string, len(ranges))
-	for i, r := range ranges {
-		items[i] = strconv.Itoa(int(r.First))
-		if r.Last > r.First {
-			items[i] += "-" + strconv.Itoa(int(r.Last))
-		}
-	}
-	return strings.Join(items, ",")
 }

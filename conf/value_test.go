@@ -1,6 +1,7 @@
 package conf
 
 import (
+	"math"
 	"testing"
 	"time"
 
@@ -8,15 +9,19 @@ import (
 )
 
 func TestDuration(t *testing.T) {
-	const day = 24 * time.Hour
 	for _, tt := range []struct {
 		text string
 		want time.Duration
 		back string
 	}{
-		{"0s", 0, "0s"}, {"1s", time.Second, "1s"}, {"90s", 90 * time.Second, "1m30s"}, {"10m", 10 * time.Minute, "10m"},
-		{"1h30m", 90 * time.Minute, "1h30m"}, {"7d", 7 * day, "7d"}, {"1w", 7 * day, "7d"}, {"1w1d1h1m1s", 8*day + time.Hour + time.Minute + time.Second, "8d1h1m1s"},
-		{"3650d", 3650 * day, "3650d"},
+		{"0s", 0, "0s"},
+		{"1s", time.Second, "1s"},
+		{"600s", 10 * time.Minute, "10m"},
+		{"1h30m", 90 * time.Minute, "1h30m"},
+		{"1d1s", day + time.Second, "1d1s"},
+		{"2w", 14 * day, "14d"},
+		{"1w1d1h1m1s", 8*day + time.Hour + time.Minute + time.Second, "8d1h1m1s"},
+		{"106751d23h47m16s", time.Duration(math.MaxInt64).Truncate(time.Second), "106751d23h47m16s"},
 	} {
 		got, err := ParseDuration(tt.text)
 		if err != nil || got != tt.want {
@@ -26,32 +31,46 @@ func TestDuration(t *testing.T) {
 			t.Errorf("FormatDuration(%v) = %q, want %q", got, back, tt.back)
 		}
 	}
-	for _, text := range []string{"", "10", "s", "-1s", "1.5h", "1ms", "1m1h", "1m1m", "10 m", "1s ", "3651d", "99999999999999999999d", "521w3d1s9", "١s"} {
-		if got, err := ParseDuration(text); err == nil {
-			t.Errorf("ParseDuration(%q) = %v, want an error", text, got)
+}
+
+func TestDurationErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                      errNoDuration.Error(),
+		"s":                     errNoDuration.Error(),
+		"-1s":                   errNoDuration.Error(),
+		"1.5h":                  errNoDuration.Error(),
+		"1h 30m":                errNoDuration.Error(),
+		"10 m":                  errNoDuration.Error(),
+		"forever":               errNoDuration.Error(),
+		"١s":                    errNoDuration.Error(),
+		"600":                   `a duration needs a unit, such as "600s"`,
+		"1h30":                  `a duration needs a unit, such as "30s"`,
+		"99999999999999999999":  `a duration needs a unit, such as "10m"`,
+		"100ms":                 `no unit "ms": the units are w, d, h, m and s`,
+		"1y":                    `no unit "y": the units are w, d, h, m and s`,
+		"1H":                    `no unit "H": the units are w, d, h, m and s`,
+		"1m1h":                  errUnitOrder.Error(),
+		"1m1m":                  errUnitOrder.Error(),
+		"106751d23h47m17s":      errTooLong.Error(),
+		"15251w":                errTooLong.Error(),
+		"99999999999999999999s": `too long: at most "106751d23h47m16s"`,
+	} {
+		got, err := ParseDuration(text)
+		if err == nil || err.Error() != want || got != 0 {
+			t.Errorf("ParseDuration(%q) = %v, %v, want %s", text, got, err, want)
 		}
-	}
-	if got := FormatDuration(1999 * time.Millisecond); got != "1s" {
-		t.Errorf("FormatDuration(1.999s) = %q, want 1s", got)
-	}
-	if got := FormatDuration(-time.Hour); got != "0s" {
-		t.Errorf("FormatDuration(-1h) = %q, want 0s", got)
 	}
 }
 
-func FuzzDuration(f *testing.F) {
-	for _, s := range []string{"", "10m", "1h30m", "1w1d", "3650d", "10", "1m1h"} {
-		f.Add(s)
+func TestFormatDuration(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		math.MinInt64: "0s", -time.Hour: "0s", 0: "0s", 1: "0s", time.Second - 1: "0s", 2*time.Second - 1: "1s",
+		59*time.Minute + 59*time.Second: "59m59s", math.MaxInt64: "106751d23h47m16s",
+	} {
+		if got := FormatDuration(d); got != want {
+			t.Errorf("FormatDuration(%d) = %q, want %q", d, got, want)
+		}
 	}
-	f.Fuzz(func(t *testing.T, s string) {
-		d, err := ParseDuration(s)
-		if err != nil {
-			return
-		}
-		if again, err := ParseDuration(FormatDuration(d)); again != d || err != nil || d < 0 || d > maxDuration {
-			t.Errorf("%q is %v, written and read %v, %v", s, d, again, err)
-		}
-	})
 }
 
 func TestPorts(t *testing.T) {
@@ -60,59 +79,80 @@ func TestPorts(t *testing.T) {
 		want []PortRange
 		back string
 	}{
-		{"", nil, ""}, {" ", nil, ""}, {"23", []PortRange{{23, 23}}, "23"},
+		{"", nil, ""},
+		{" \n", nil, ""},
+		{"23", []PortRange{{23, 23}}, "23"},
 		{"4000-4999, 23", []PortRange{{23, 23}, {4000, 4999}}, "23,4000-4999"},
-		{"1-10,5-20,21,23", []PortRange{{1, 21}, {23, 23}}, "1-21,23"},
-		{"5-5", []PortRange{{5, 5}}, "5"}, {"65535,1-65535", []PortRange{{1, 65535}}, "1-65535"},
+		{"5 - 20,1-10,21,23,6", []PortRange{{1, 21}, {23, 23}}, "1-21,23"},
+		{"5-5,007", []PortRange{{5, 5}, {7, 7}}, "5,7"},
+		{"65535,1-65535", []PortRange{{1, 65535}}, "1-65535"},
 	} {
-		got, err := ParsePorts(tt.text)
+		got, err := parsePorts(tt.text)
 		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
-			t.Errorf("ParsePorts(%q) (-want +got):\n%s%v", tt.text, diff, err)
+			t.Errorf("parsePorts(%q): %v (-want +got):\n%s", tt.text, err, diff)
 		}
 		if back := FormatPorts(got); back != tt.back {
 			t.Errorf("FormatPorts(%v) = %q, want %q", got, back, tt.back)
 		}
 	}
-	for _, text := range []string{"0", "65536", "-1", "1-", "-", ",", "1,,2", "1,", "ssh", "2-1", "1-2-3", "+1", "0x10"} {
-		if got, err := ParsePorts(text); err == nil {
-			t.Errorf("ParsePorts(%q) = %v, want an error", text, got)
+	for _, text := range []string{"0", "65536", "-1", "1-", "-", ",", "1,,2", "1,", "ssh", "2-1", "1-2-3", "+1", "0x10", "1_0", "0-5"} {
+		if got, err := parsePorts(text); err == nil {
+			t.Errorf("parsePorts(%q) = %v, want an error", text, got)
 		}
 	}
 }
 
 func TestTripwires(t *testing.T) {
 	for _, tt := range []struct{ decoy, exclude, want string }{
-		{"1-10", "", "1-10"}, {"1-10", "5", "1-4,6-10"}, {"1-10", "1,10", "2-9"}, {"1-10,20-30", "8-22", "1-7,23-30"},
-		{"1-65535", "1-65535", ""}, {"1-65535", "65535", "1-65534"}, {"5", "1-3,7", "5"}, {"1-3", "2-2,3", "1"},
+		{"1-10", "", "1-10"},
+		{"", "1-10", ""},
+		{"1-10", "5", "1-4,6-10"},
+		{"1-10", "1,10", "2-9"},
+		{"1-10", "2-3,5-6,9-20", "1,4,7-8"},
+		{"1-10,20-30", "8-22", "1-7,23-30"},
+		{"1-65535", "1-65535", ""},
+		{"1-65535", "65535", "1-65534"},
+		{"5", "1-3,7", "5"},
 	} {
-		c := TCP{Decoy: mustPorts(tt.decoy), Exclude: mustPorts(tt.exclude)}
-		if got := FormatPorts(c.Tripwires()); got != tt.want {
+		decoy, err := parsePorts(tt.decoy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		exclude, err := parsePorts(tt.exclude)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := FormatPorts(TCP{Decoy: decoy, Exclude: exclude}.Tripwires()); got != tt.want {
 			t.Errorf("%s without %s is %s, want %s", tt.decoy, tt.exclude, got, tt.want)
 		}
 	}
 }
 
-// FuzzPorts compares the arithmetic of ranges with that of single ports.
-func FuzzPorts(f *testing.F) {
-	f.Add("1-10,20", "5-25")
-	f.Add("65535", "1-65535")
-	f.Add("", "")
-	f.Add("0", "2-1")
-	f.Fuzz(func(t *testing.T, a, b string) {
-		x, errX := ParsePorts(a)
-		y, errY := ParsePorts(b)
-		if errX != nil || errY != nil {
-			return
+func TestDistance(t *testing.T) {
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{
+		{"", "", 0}, {"", "abc", 3}, {"abc", "", 3}, {"abc", "abc", 0}, {"blokc", "block", 1}, {"tiemout", "timeout", 1},
+		{"decoys", "decoy", 1}, {"udp", "tcp", 2}, {"kitten", "sitting", 3},
+	} {
+		if got := distance(tt.a, tt.b); got != tt.want {
+			t.Errorf("distance(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
 		}
-		diff := subtract(x, y)
-		for port := 1; port <= 65535; port++ {
-			p := uint16(port)
-			if want := Contains(x, p) && !Contains(y, p); Contains(diff, p) != want {
-				t.Fatalf("%q without %q: port %d: %v, want %v", a, b, p, !want, want)
-			}
+	}
+}
+
+func TestShown(t *testing.T) {
+	long := "\"" + string(make([]byte, 100)) + "\""
+	for raw, want := range map[string]string{
+		"600":            "600",
+		"[\r\n  1,\n]":   "[...",
+		"\"a\tb\u202e\"": `"a\u0009b\u202E"`,
+		long:             `"\u0000\u0000\u0000\u0000\u0000\u0000\u0000\u0000\u0000\u0000...`,
+		"\"ääääääääääääääääääääääääääääääääääääää\"": `"` + "ääääääääääääääääääääääääääääää" + "...",
+	} {
+		if got := shown(raw); got != want || len(got) > maxShown {
+			t.Errorf("shown(%q) = %q, want %q", raw, got, want)
 		}
-		if again, err := ParsePorts(FormatPorts(x)); err != nil || !cmp.Equal(x, again) {
-			t.Errorf("%q written and read: %v, want %v, %v", a, again, x, err)
-		}
-	})
+	}
 }
