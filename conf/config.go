@@ -14,6 +14,7 @@ const DefaultPath = "/etc/nftsentry/nftsentry.toml"
 type Config struct {
 	Mode    Mode
 	TCP     TCP
+	UDP     UDP
 	Trigger Trigger
 	Block   Block
 	Ignore  Ignore
@@ -31,27 +32,65 @@ const (
 	Observe Mode = "observe" // the block that would be made is logged
 )
 
-// TCP says which ports are decoys.
+// TCP says which TCP ports are tripwires, and what comes of touching them.
 type TCP struct {
 	// Decoy are the ports where a connection is noticed: sorted, disjoint, not adjacent.
 	Decoy []PortRange
-	// Exclude are the ports that are never tripwires, even if Decoy has them: sorted, disjoint, not adjacent.
+	// Watch are the ports where the kernel notices probes and nothing answers, perhaps some of Decoy: sorted, disjoint,
+	// not adjacent.
+	Watch []PortRange
+	// Exclude are the ports that are never tripwires, even if Decoy or Watch has them: sorted, disjoint, not adjacent.
 	Exclude []PortRange
+	// Respond is what comes of a trigger.
+	Respond Respond
 	// Banner is sent to whoever connects, before the connection is closed: at most 1024 bytes, none if empty.
 	Banner string
-	// Port is where the decoy listens, 1 to 1023 and neither in Decoy nor in Exclude; 0 takes a free one.
+	// Port is where the decoy listens, 1 to 1023 and neither in Decoy nor in Exclude; 0 takes a free one. Watch may have
+	// it: whoever watches leaves it out.
 	Port uint16
 }
 
-// Tripwires are the ports of Decoy that Exclude leaves: sorted, disjoint, not adjacent, perhaps none.
-func (t TCP) Tripwires() []PortRange { return subtract(t.Decoy, t.Exclude) }
+// Decoys are the ports of Decoy that Exclude leaves: sorted, disjoint, not adjacent, perhaps none.
+func (t TCP) Decoys() []PortRange { return subtract(t.Decoy, t.Exclude) }
+
+// Watched are the ports of Watch that Exclude leaves: sorted, disjoint, not adjacent, perhaps none.
+func (t TCP) Watched() []PortRange { return subtract(t.Watch, t.Exclude) }
+
+// UDP says which UDP ports are tripwires, and what comes of touching them.
+type UDP struct {
+	// Watch are the ports where the kernel notices probes: sorted, disjoint, not adjacent.
+	Watch []PortRange
+	// Exclude are the ports that are never tripwires, even if Watch has them: sorted, disjoint, not adjacent.
+	Exclude []PortRange
+	// Respond is what comes of a trigger.
+	Respond Respond
+}
+
+// Watched are the ports of Watch that Exclude leaves: sorted, disjoint, not adjacent, perhaps none.
+func (u UDP) Watched() []PortRange { return subtract(u.Watch, u.Exclude) }
+
+// A Respond says what comes of a trigger on one protocol, in the mode Enforce.
+type Respond string
+
+// The responses.
+const (
+	RespondLog   Respond = "log"   // it is logged
+	RespondBlock Respond = "block" // the source is blocked
+)
 
 // Trigger says how much evidence makes a block.
 type Trigger struct {
-	// Connects is how many connections to decoys make a block, 1 to 1000.
+	// Connects is how many connections to decoys make a block, 1 to 1000: proven evidence.
 	Connects int
-	// Window is how long a connection counts, 1s to 1d in whole seconds.
+	// Ports is how many distinct ports within the window make a block, 1 to 1000: unproven evidence.
+	Ports int
+	// Window is how long a connection and a port count, 1s to 1d in whole seconds. For ports, it begins with the first
+	// one that a source touches.
 	Window time.Duration
+	// Budget is how many blocks on unproven evidence there may be, over all sources.
+	Budget Rate
+	// NFLOGGroup is the NFLOG group by which the kernel tells of probes, 1 to 65535.
+	NFLOGGroup uint16
 }
 
 // Block says how long sources are blocked, and how.
@@ -63,6 +102,9 @@ type Block struct {
 	Escalate []time.Duration
 	// Forget is how long after the end of a block it counts as a strike, 1m to 3650d in whole seconds.
 	Forget time.Duration
+	// Unproven is the longest block on unproven evidence alone, 1s to 365d in whole seconds; Timeout may be shorter or
+	// longer.
+	Unproven time.Duration
 	// Prefix6 is the length in bits of the prefix by which IPv6 sources are blocked, 48 to 128.
 	Prefix6 int
 	// Action is what happens to the packets of a blocked source.
@@ -78,13 +120,16 @@ const (
 	Reject Action = "reject" // the source is told so
 )
 
-// Ignore says who is never blocked.
+// Ignore says who is never blocked, and who not on unproven evidence alone.
 type Ignore struct {
 	// Sources are the addresses, as prefixes of full length, and prefixes that are never blocked: masked, without
 	// zones, IPv4 as IPv4. They may overlap.
 	Sources []netip.Prefix
 	// Host adds the addresses, gateways and resolvers of this host, as they change.
 	Host bool
+	// Sessions are the ports where a session, a completed TCP connection, makes its source a peer, against which unproven
+	// evidence does not count for an hour: sorted, disjoint, not adjacent.
+	Sessions []PortRange
 	// Interfaces are the names of those whose packets are neither noticed nor blocked, 1 to 15 bytes each.
 	Interfaces []string
 }
@@ -124,14 +169,19 @@ const (
 // Default is the configuration of an empty file. The caller owns all of it.
 func Default() Config {
 	return Config{
-		Mode:    Enforce,
-		TCP:     TCP{Decoy: defaultDecoy(), Exclude: defaultExclude()},
-		Trigger: Trigger{Connects: 1, Window: time.Minute},
+		Mode: Enforce,
+		TCP: TCP{
+			Decoy: defaultDecoy(), Watch: []PortRange{{1, 1024}}, Exclude: defaultExclude(), Respond: RespondBlock,
+		},
+		UDP: UDP{Exclude: defaultExcludeUDP(), Respond: RespondBlock},
+		Trigger: Trigger{
+			Connects: 1, Ports: 3, Window: time.Minute, Budget: Rate{120, time.Minute}, NFLOGGroup: 61999,
+		},
 		Block: Block{
 			Timeout: 10 * time.Minute, Escalate: []time.Duration{time.Hour, day, 7 * day}, Forget: 30 * day,
-			Prefix6: 64, Action: Drop,
+			Unproven: 10 * time.Minute, Prefix6: 64, Action: Drop,
 		},
-		Ignore:  Ignore{Host: true},
+		Ignore:  Ignore{Host: true, Sessions: []PortRange{{22, 22}}},
 		State:   State{Dir: "/var/lib/nftsentry"},
 		Control: Control{Socket: "/run/nftsentry/control.sock"},
 		Log:     Log{Level: zapcore.InfoLevel, Format: Auto},
@@ -153,4 +203,9 @@ func defaultExclude() []PortRange {
 		{22, 22}, {25, 25}, {53, 53}, {80, 80}, {110, 110}, {113, 113}, {139, 139}, {143, 143}, {443, 443}, {465, 465},
 		{587, 587}, {853, 853}, {993, 993}, {995, 995},
 	}
+}
+
+// defaultExcludeUDP are ports where datagrams come in that nobody means as a probe: late answers, broadcasts and QUIC.
+func defaultExcludeUDP() []PortRange {
+	return []PortRange{{53, 53}, {67, 68}, {123, 123}, {137, 138}, {443, 443}, {520, 520}}
 }

@@ -54,16 +54,22 @@ func checkErrors(t *testing.T, data []byte, err error) {
 
 // checkFormats reads again what is written of a configuration.
 func checkFormats(t *testing.T, c Config) {
-	for _, want := range [][]PortRange{c.TCP.Decoy, c.TCP.Exclude, c.TCP.Tripwires()} {
+	for _, want := range [][]PortRange{
+		c.TCP.Decoy, c.TCP.Watch, c.TCP.Exclude, c.TCP.Decoys(), c.TCP.Watched(), c.UDP.Watch, c.UDP.Exclude, c.UDP.Watched(),
+		c.Ignore.Sessions,
+	} {
 		got, err := parsePorts(FormatPorts(want))
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("ports: %v (-want +got):\n%s", err, diff)
 		}
 	}
-	for _, want := range append(c.Block.Escalate, c.Block.Timeout, c.Block.Forget, c.Trigger.Window) {
+	for _, want := range append(c.Block.Escalate, c.Block.Timeout, c.Block.Forget, c.Block.Unproven, c.Trigger.Window) {
 		if got, err := ParseDuration(FormatDuration(want)); err != nil || got != want {
 			t.Errorf("%v is written %q and read %v, %v", want, FormatDuration(want), got, err)
 		}
+	}
+	if got, err := parseRate(c.Trigger.Budget.String()); err != nil || got != c.Trigger.Budget {
+		t.Errorf("%v is read %v, %v", c.Trigger.Budget, got, err)
 	}
 }
 
@@ -159,6 +165,24 @@ func FuzzDuration(f *testing.F) {
 		d := time.Duration(n)
 		if got, err := ParseDuration(FormatDuration(d)); err != nil || got != max(0, d.Truncate(time.Second)) {
 			t.Errorf("%v is written %q and read %v, %v", d, FormatDuration(d), got, err)
+		}
+	})
+}
+
+// FuzzRate reads a text, and a rate that is written.
+func FuzzRate(f *testing.F) {
+	for i, s := range []string{"", "120/m", "1/s", "100000/d", "007/h", "0/m", "120", "120/", "120/min", "100001/m", "120 / m", "-1/m"} {
+		f.Add(s, uint32(i), uint8(i))
+	}
+	f.Fuzz(func(t *testing.T, s string, count uint32, per uint8) {
+		if r, err := parseRate(s); err == nil {
+			if got, err := parseRate(r.String()); err != nil || got != r || r.Count < 1 || r.Count > maxCount {
+				t.Errorf("%q is %#v, written %q and read %v, %v", s, r, r, got, err)
+			}
+		}
+		r := Rate{int(count%maxCount) + 1, rateUnits[int(per)%len(rateUnits)].length}
+		if got, err := parseRate(r.String()); err != nil || got != r {
+			t.Errorf("%#v is written %q and read %v, %v", r, r, got, err)
 		}
 	})
 }

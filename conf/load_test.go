@@ -52,20 +52,31 @@ func TestGood(t *testing.T) {
 		"crlf-bom": func(c *Config) { c.Mode, c.Block.Timeout = Observe, 5*time.Minute },
 		"everything": func(c *Config) {
 			*c = Config{
-				Mode:    Observe,
-				TCP:     TCP{Decoy: []PortRange{{1, 21}, {23, 23}}, Exclude: []PortRange{{7, 7}}, Banner: "go\taway\r\n", Port: 1023},
-				Trigger: Trigger{Connects: 3, Window: 30 * time.Second},
+				Mode: Observe,
+				TCP: TCP{
+					Decoy: []PortRange{{1, 21}, {23, 23}}, Watch: []PortRange{{1, 1024}, {8080, 8080}}, Exclude: []PortRange{{7, 7}},
+					Respond: RespondLog, Banner: "go\taway\r\n", Port: 1023,
+				},
+				UDP: UDP{Watch: []PortRange{{1, 100}, {137, 138}}, Respond: RespondLog},
+				Trigger: Trigger{
+					Connects: 3, Ports: 1000, Window: 30 * time.Second, Budget: Rate{100000, day}, NFLOGGroup: 65535,
+				},
 				Block: Block{
 					Timeout: time.Second, Escalate: []time.Duration{time.Minute, time.Minute, 365 * day}, Forget: 14 * day,
-					Prefix6: 56, Action: Reject,
+					Unproven: 90 * time.Second, Prefix6: 56, Action: Reject,
 				},
-				Ignore:  Ignore{Interfaces: []string{"wg0", "br-lan.7"}},
+				Ignore:  Ignore{Sessions: []PortRange{{22, 22}, {2222, 2222}}, Interfaces: []string{"wg0", "br-lan.7"}},
 				State:   State{Dir: "/srv/state"},
 				Control: Control{Socket: "/srv/state/sock", Group: "root"},
 				Log:     Log{Level: zapcore.DebugLevel, Format: JSON},
 			}
 		},
-		"inline": func(c *Config) { c.Block.Action, c.Block.Prefix6, c.TCP.Decoy = Reject, 48, nil },
+		"short-timeout": func(c *Config) { c.Block.Timeout = time.Minute },
+		"off": func(c *Config) {
+			c.TCP.Watch, c.Ignore.Sessions, c.Trigger.Budget = nil, nil, Rate{1, time.Second}
+		},
+		"port-in-watch": func(c *Config) { c.TCP.Watch, c.TCP.Port = []PortRange{{1, 65535}}, 99 },
+		"inline":        func(c *Config) { c.Block.Action, c.Block.Prefix6, c.TCP.Decoy = Reject, 48, nil },
 		"sources": func(c *Config) {
 			for _, s := range []string{
 				"192.0.2.7/32", "192.0.2.0/24", "198.51.100.1/32", "203.0.113.0/24", "2001:db8::/32", "2001:db8::1/128", "0.0.0.0/0",
@@ -147,9 +158,18 @@ func TestLoad(t *testing.T) {
 // TestDefault shows that nobody can change the defaults of another.
 func TestDefault(t *testing.T) {
 	c := Default()
-	c.TCP.Decoy[0], c.TCP.Exclude[0], c.Block.Escalate[0] = PortRange{}, PortRange{}, 0
-	if cmp.Equal(c, Default(), prefixes) {
-		t.Error("the defaults are shared")
+	for _, ports := range [][]PortRange{c.TCP.Decoy, c.TCP.Watch, c.TCP.Exclude, c.UDP.Exclude, c.Ignore.Sessions} {
+		ports[0] = PortRange{}
+	}
+	c.Block.Escalate[0] = 0
+	d := Default()
+	for _, ports := range [][]PortRange{d.TCP.Decoy, d.TCP.Watch, d.TCP.Exclude, d.UDP.Exclude, d.Ignore.Sessions} {
+		if ports[0] == (PortRange{}) {
+			t.Errorf("%v are shared", ports)
+		}
+	}
+	if d.Block.Escalate[0] == 0 {
+		t.Error("the steps are shared")
 	}
 }
 
@@ -171,6 +191,8 @@ func TestBombs(t *testing.T) {
 		"quoted names":   fill("\"\\u0061\"."),
 		"unclosed":       "a = \"\"\"" + fill("\\"),
 		"empty lines":    fill("\n") + "!",
+		"rate":           "trigger.budget = \"" + fill("9") + "/m\"",
+		"unit of a rate": "trigger.budget = \"1/" + fill("m") + "\"",
 		"duration":       "block.timeout = \"" + fill("9") + "s\"",
 		"bare word":      "mode = " + fill("x"),
 		"control bytes":  fill("\x01"),

@@ -21,21 +21,32 @@ func (c *Config) settings() settings {
 		{"mode", one(&c.Mode, oneOf(Enforce, Observe))},
 
 		{"tcp.decoy", one(&c.TCP.Decoy, portList)},
+		{"tcp.watch", one(&c.TCP.Watch, portList)},
 		{"tcp.exclude", one(&c.TCP.Exclude, portList)},
+		{"tcp.respond", one(&c.TCP.Respond, oneOf(RespondLog, RespondBlock))},
 		{"tcp.banner", one(&c.TCP.Banner, text(1024))},
 		{"tcp.port", one(&c.TCP.Port, because(integer[uint16](0, 1023), "0 takes a free one, and above any process could take its place"))},
 
+		{"udp.watch", one(&c.UDP.Watch, portList)},
+		{"udp.exclude", one(&c.UDP.Exclude, portList)},
+		{"udp.respond", one(&c.UDP.Respond, oneOf(RespondLog, RespondBlock))},
+
 		{"trigger.connects", one(&c.Trigger.Connects, integer[int](1, 1000))},
+		{"trigger.ports", one(&c.Trigger.Ports, integer[int](1, 1000))},
 		{"trigger.window", one(&c.Trigger.Window, duration(time.Second, day))},
+		{"trigger.budget", one(&c.Trigger.Budget, rate)},
+		{"trigger.nflog_group", one(&c.Trigger.NFLOGGroup, integer[uint16](1, 65535))},
 
 		{"block.timeout", one(&c.Block.Timeout, duration(time.Second, 365*day))},
 		{"block.escalate", each(&c.Block.Escalate, duration(time.Second, 365*day))},
 		{"block.forget", one(&c.Block.Forget, duration(time.Minute, 3650*day))},
+		{"block.unproven", one(&c.Block.Unproven, duration(time.Second, 365*day))},
 		{"block.prefix6", one(&c.Block.Prefix6, integer[int](48, 128))},
 		{"block.action", one(&c.Block.Action, oneOf(Drop, Reject))},
 
 		{"ignore.sources", each(&c.Ignore.Sources, source)},
 		{"ignore.host", one(&c.Ignore.Host, boolean)},
+		{"ignore.sessions", one(&c.Ignore.Sessions, portList)},
 		{"ignore.interfaces", each(&c.Ignore.Interfaces, interfaceName)},
 
 		{"state.dir", one(&c.State.Dir, path(maxPath))},

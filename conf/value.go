@@ -143,6 +143,18 @@ func duration(least, most time.Duration) form[time.Duration] {
 	}
 }
 
+// rate is a string such as "120/m".
+func rate(value any) (Rate, error) {
+	if n, ok := value.(int64); ok {
+		return parseRate(fmt.Sprint(n))
+	}
+	s, err := asString(value, `a rate such as "120/m"`)
+	if err != nil {
+		return Rate{}, err
+	}
+	return parseRate(s)
+}
+
 // portList is a string such as "1,11,12345-12346".
 func portList(value any) ([]PortRange, error) {
 	s, err := asString(value, `ports such as "23,79,12345-12346"`)

@@ -102,8 +102,9 @@ func TestPorts(t *testing.T) {
 	}
 }
 
+// TestTripwires takes the excluded ports from each list of tripwires.
 func TestTripwires(t *testing.T) {
-	for _, tt := range []struct{ decoy, exclude, want string }{
+	for _, tt := range []struct{ ports, exclude, want string }{
 		{"1-10", "", "1-10"},
 		{"", "1-10", ""},
 		{"1-10", "5", "1-4,6-10"},
@@ -114,16 +115,89 @@ func TestTripwires(t *testing.T) {
 		{"1-65535", "65535", "1-65534"},
 		{"5", "1-3,7", "5"},
 	} {
-		decoy, err := parsePorts(tt.decoy)
-		if err != nil {
-			t.Fatal(err)
+		ports, exclude := parsed(t, tt.ports), parsed(t, tt.exclude)
+		for name, got := range map[string][]PortRange{
+			"decoys":      TCP{Decoy: ports, Exclude: exclude}.Decoys(),
+			"watched TCP": TCP{Watch: ports, Exclude: exclude}.Watched(),
+			"watched UDP": UDP{Watch: ports, Exclude: exclude}.Watched(),
+		} {
+			if FormatPorts(got) != tt.want {
+				t.Errorf("%s: %s without %s is %s, want %s", name, tt.ports, tt.exclude, FormatPorts(got), tt.want)
+			}
 		}
-		exclude, err := parsePorts(tt.exclude)
-		if err != nil {
-			t.Fatal(err)
+	}
+}
+
+func parsed(t *testing.T, ports string) []PortRange {
+	t.Helper()
+	out, err := parsePorts(ports)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestRate(t *testing.T) {
+	for _, tt := range []struct {
+		text string
+		want Rate
+		back string
+	}{
+		{"1/s", Rate{1, time.Second}, "1/s"},
+		{"120/m", Rate{120, time.Minute}, "120/m"},
+		{"007/h", Rate{7, time.Hour}, "7/h"},
+		{"100000/d", Rate{100000, day}, "100000/d"},
+	} {
+		got, err := parseRate(tt.text)
+		if err != nil || got != tt.want {
+			t.Errorf("parseRate(%q) = %v, %v, want %v", tt.text, got, err, tt.want)
 		}
-		if got := FormatPorts(TCP{Decoy: decoy, Exclude: exclude}.Tripwires()); got != tt.want {
-			t.Errorf("%s without %s is %s, want %s", tt.decoy, tt.exclude, got, tt.want)
+		if back := got.String(); back != tt.back {
+			t.Errorf("%#v is written %q, want %q", got, back, tt.back)
+		}
+	}
+	if got, want := (Rate{5, 15 * time.Second}).String(), "5/15s"; got != want {
+		t.Errorf("a rate that no file has is written %q, want %q", got, want)
+	}
+}
+
+func TestRateErrors(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                       errNoRate.Error(),
+		"/":                      errNoRate.Error(),
+		"/m":                     errNoRate.Error(),
+		"m":                      errNoRate.Error(),
+		"120m":                   errNoRate.Error(),
+		"-1/m":                   errNoRate.Error(),
+		"+1/m":                   errNoRate.Error(),
+		"1.5/m":                  errNoRate.Error(),
+		"1 0/m":                  errNoRate.Error(),
+		"0x10/m":                 errNoRate.Error(),
+		"١/m":                    errNoRate.Error(),
+		"unlimited":              errNoRate.Error(),
+		"120":                    `a rate needs a unit, such as "120/m"`,
+		"50/":                    `a rate needs a unit, such as "50/m"`,
+		"50 / ":                  `a rate needs a unit, such as "50/m"`,
+		"100001":                 `a rate needs a unit, such as "120/m"`,
+		"99999999999999999999":   `a rate needs a unit, such as "120/m"`,
+		"120/min":                `no unit "min": the units are d, h, m and s`,
+		"120/M":                  `no unit "M": the units are d, h, m and s`,
+		"120/w":                  `no unit "w": the units are d, h, m and s`,
+		"120/5m":                 `no unit "5m": the units are d, h, m and s`,
+		"120/m/s":                `no unit "m/s": the units are d, h, m and s`,
+		"0":                      errZeroRate.Error(),
+		"0/m":                    errZeroRate.Error(),
+		"000/x":                  errZeroRate.Error(),
+		"100001/s":               `too many: at most "100000/s"`,
+		"100001 / h":             `too many: at most "100000/h"`,
+		"99999999999999999999/m": `too many: at most "100000/m"`,
+		" 120/m":                 `a rate has no blanks: write "120/m"`,
+		"120 / m":                `a rate has no blanks: write "120/m"`,
+		"120/m\n":                `a rate has no blanks: write "120/m"`,
+	} {
+		got, err := parseRate(text)
+		if err == nil || err.Error() != want || got != (Rate{}) {
+			t.Errorf("parseRate(%q) = %v, %v, want %s", text, got, err, want)
 		}
 	}
 }

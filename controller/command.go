@@ -173,7 +173,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 	var n int
 	err := c.call(ctx, func(answer func(error)) {
-		if err := c.kernel.Load(c.cfg.Table, nil); err != nil {
+		if err := c.kernel.Load(c.cfg.Table, nil, nil); err != nil {
 			answer(err)
 			return
 		}
@@ -245,7 +245,7 @@ func (c *Controller) Stats(ctx context.Context) (Stats, error) {
 	var s Stats
 	err := c.call(ctx, func(answer func(error)) {
 		s = c.stats
-		s.Live, s.Prefixes = len(c.blocks.bySource), len(c.ignored.reasons)
+		s.Live, s.Prefixes, s.Served, s.Doubts = len(c.blocks.bySource), len(c.ignored.reasons), len(c.served), c.doubts.list()
 		answer(nil)
 	})
 	if err != nil {

@@ -4,18 +4,23 @@ import (
 	"net/netip"
 	"time"
 
+	"nftsentry/listener"
 	"nftsentry/nft"
 	"nftsentry/state"
 )
 
 // A Config says when a source is blocked, and for how long.
 type Config struct {
-	// Observe logs what would be blocked and blocks nothing.
-	Observe bool
+	// Observe logs what would be blocked and blocks nothing. LogTCP and LogUDP
+	// do so for the evidence of one protocol.
+	Observe, LogTCP, LogUDP bool
 	// Connects is how many connections to decoys within Window make a block, 1 or more.
 	Connects int
 	// Window is how long a connection counts towards Connects.
 	Window time.Duration
+	// Unproven is the longest block on unproven evidence alone, in whole
+	// seconds.
+	Unproven time.Duration
 	// Timeout is how long the first block of a source lasts, in whole seconds.
 	Timeout time.Duration
 	// Escalate are the timeouts of the second block, the third and so on; the
@@ -28,7 +33,8 @@ type Config struct {
 	Ignored map[netip.Prefix]string
 	// IgnoreHost adds to them what belongs to the host: see SetHost.
 	IgnoreHost bool
-	// Table is what the kernel enforces. The controller fills in Ignored.
+	// Table is what the kernel enforces and how it judges. The controller fills
+	// in Ignored and OnLink6.
 	Table nft.Config
 }
 
@@ -39,15 +45,23 @@ type Host struct {
 	// OnLink6 are the IPv6 prefixes of its own links: neighbours are blocked
 	// one by one, since whole prefixes would hold each other.
 	OnLink6 []netip.Prefix
+	// Serving are the ports where it serves others at the start.
+	Serving []nft.Service
 }
 
 // Kernel is the table in the kernel. *nft.Table is one.
 type Kernel interface {
-	Load(cfg nft.Config, blocks []nft.Element) error
+	Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error
 	Block(e nft.Element) error
 	Unblock(prefixes ...netip.Prefix) error
-	Ignore(prefixes []netip.Prefix) error
+	SetHost(ignored, onLink6 []netip.Prefix) error
+	Learnt
+}
+
+// Learnt is what the kernel has found out by itself.
+type Learnt interface {
 	Blocked() ([]nft.Element, error)
+	Served() ([]nft.Service, error)
 }
 
 var _ Kernel = (*nft.Table)(nil)
@@ -59,6 +73,18 @@ type Store interface {
 	Save(b state.Block, done func(error))
 	End(source netip.Prefix, at time.Time, forgive bool, done func(error))
 	Forget(before time.Time, most int)
+	ServiceStore
+}
+
+// ServiceStore is what remembers where services were seen.
+type ServiceStore interface {
+	Served() ([]state.Service, error)
+	SaveServed(services []state.Service)
+}
+
+// onlyLogs tells whether evidence of a protocol makes no blocks.
+func (c Config) onlyLogs(p listener.Protocol) bool {
+	return c.Observe || p == listener.TCP && c.LogTCP || p == listener.UDP && c.LogUDP
 }
 
 // timeout is how long a block lasts that follows so many strikes.
@@ -68,3 +94,14 @@ func (c Config) timeout(strikes int) time.Duration {
 	}
 	return c.Escalate[min(strikes, len(c.Escalate))-1]
 }
+
+// timeoutFor is timeout, bounded by what the evidence is worth.
+func (c Config) timeoutFor(evidence string, strikes int) time.Duration {
+	if evidence == unproven {
+		return min(c.timeout(strikes), c.Unproven)
+	}
+	return c.timeout(strikes)
+}
+
+// unproven is the evidence of blocks that rest on packets which can be forged.
+var unproven = listener.Unproven.String()

@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -19,7 +18,13 @@ import (
 const (
 	maxTouching   = 65536  // sources that have touched a decoy and are not blocked yet
 	maxRemembered = 262144 // ended blocks in the store
-	sweepEvery    = time.Hour
+)
+
+// How often things are looked after.
+const (
+	sweepEvery     = time.Hour
+	learnEvery     = time.Minute      // what the kernel has learnt of services
+	reconcileEvery = 10 * time.Second // at most, when messages were lost
 )
 
 // A Controller decides. Its exported methods may be called at any time and by
@@ -32,23 +37,32 @@ type Controller struct {
 	calls  chan call
 
 	// All below belongs to Run, and before it to Restore.
-	host    Host
-	ignored ignoreList
-	blocks  blocks
-	touches touches
-	stats   Stats
+	host      Host
+	ignored   ignoreList
+	blocks    blocks
+	touches   touches  // connections to decoys
+	suspects  suspects // unproven evidence that the kernel only tells of
+	doubts    doubts
+	reconcile pace
+	served    services
+	stats     Stats
 }
 
 // Stats counts what the controller has done since it was made.
 type Stats struct {
-	Events    uint64 // events that arrived
-	Ignored   uint64 // of these, from ignored sources
-	Blocked   uint64 // blocks made
-	WouldHave uint64 // blocks that were only logged
-	Ended     uint64 // blocks that ended
-	Failed    uint64 // blocks that the kernel refused
-	Live      int    // blocks in force now
-	Prefixes  int    // addresses and prefixes that are ignored now
+	Events    uint64   // events that arrived
+	Probes    uint64   // of these, packets to watched ports, each port of a source once in a window
+	Peers     uint64   // of these, from peers
+	Ignored   uint64   // events from ignored sources
+	Blocked   uint64   // blocks made
+	Unproven  uint64   // of these, on unproven evidence
+	WouldHave uint64   // blocks that were only logged
+	Ended     uint64   // blocks that ended
+	Failed    uint64   // blocks that the kernel refused
+	Live      int      // blocks in force now
+	Prefixes  int      // addresses and prefixes that are ignored now
+	Served    int      // ports where a service was seen
+	Doubts    []string // why unproven evidence is not trusted at the moment
 }
 
 // New makes a controller.
@@ -57,108 +71,66 @@ func New(cfg Config, host Host, kernel Kernel, store Store, log *zap.Logger) *Co
 		log: log, cfg: cfg, kernel: kernel, store: store,
 		calls:  make(chan call, 64),
 		blocks: newBlocks(), touches: newTouches(cfg.Window),
+		suspects: newSuspects(cfg.Table), doubts: newDoubts(log), served: make(services),
 	}
 	c.setHost(host)
 	return c
 }
 
 // Run decides until ctx ends, and then returns nil. It leaves all blocks in
-// force.
-func (c *Controller) Run(ctx context.Context, events <-chan listener.Event) error {
-	expiry := time.NewTimer(0)
-	defer expiry.Stop()
+// force. Missed tells that events were lost on their way: what the kernel has
+// blocked meanwhile is then looked up.
+func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, missed <-chan struct{}) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	learn := time.NewTicker(learnEvery)
+	defer learn.Stop()
 	for {
-		c.arm(expiry)
+		c.arm(timer)
 		select {
 		case <-ctx.Done():
+			c.learn()
 			return nil
 		case e := <-events:
 			c.event(e)
 		case call := <-c.calls:
 			call.do(call.answer)
-		case <-expiry.C:
-			c.expire(time.Now())
+		case <-missed:
+			c.reconcile.ask(time.Now())
+		case <-timer.C:
+			c.due(time.Now())
 		case <-sweep.C:
 			c.store.Forget(time.Now().Add(-c.cfg.Forget), maxRemembered)
+		case <-learn.C:
+			c.learn()
 		}
 	}
 }
 
-// arm sets the timer to the end of the next block.
-func (c *Controller) arm(expiry *time.Timer) {
-	if until, ok := c.blocks.next(); ok {
-		expiry.Reset(time.Until(until))
+// arm sets the timer to the next moment when something is due.
+func (c *Controller) arm(timer *time.Timer) {
+	var first time.Time
+	for _, next := range []func() (time.Time, bool){c.blocks.next, c.doubts.next, c.reconcile.next} {
+		if at, ok := next(); ok && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	if first.IsZero() {
+		timer.Stop()
 		return
 	}
-	expiry.Stop()
+	timer.Reset(time.Until(first))
 }
 
-// event is the way from a probe to a block.
-func (c *Controller) event(e listener.Event) {
-	c.stats.Events++
-	log := c.log.With(
-		zap.Stringer("src", e.Source.Addr()), zap.Stringer("proto", e.Protocol), zap.Uint16("port", e.Target.Port()),
-		zap.Stringer("kind", e.Kind), zap.Stringer("evidence", e.Evidence),
-	)
-	if by, reason, ok := c.ignored.find(e.Source.Addr()); ok {
-		c.stats.Ignored++
-		log.Debug("ignored", zap.Stringer("by", by), zap.String("reason", reason))
-		return
+// due does what is due.
+func (c *Controller) due(now time.Time) {
+	c.end(c.blocks.due(now), "expired")
+	c.doubts.settle(now)
+	if c.reconcile.due(now) {
+		c.adoptMissed()
 	}
-	source := c.sourceOf(e.Source.Addr())
-	if _, ok := c.blocks.get(source); ok {
-		log.Debug("already blocked") // it was on its way when the block was made
-		return
-	}
-	if n := c.touches.add(source, e.Time); n < c.cfg.Connects {
-		log.Info("probe", zap.Int("connects", n), zap.Int("trigger", c.cfg.Connects))
-		return
-	}
-	c.touches.forget(source)
-	c.convict(e, source, log)
-}
-
-// convict makes the block that an event has earned.
-func (c *Controller) convict(e listener.Event, source netip.Prefix, log *zap.Logger) {
-	now := time.Now()
-	b := state.Block{
-		Source: source, Address: e.Source.Addr(), Since: now,
-		Port: e.Target.Port(), Protocol: e.Protocol.String(), Kind: e.Kind.String(), Evidence: e.Evidence.String(),
-		Origin: state.OriginDecoy,
-	}
-	b.Strikes = c.strikes(source, now)
-	timeout := c.cfg.timeout(b.Strikes)
-	b.Until = now.Add(timeout)
-	b.Comment = comment(b)
-	log = log.With(zap.Stringer("timeout", timeout), zap.Int("strikes", b.Strikes))
-	if c.cfg.Observe {
-		c.stats.WouldHave++
-		log.Info("would block")
-		return
-	}
-	if err := c.enforce(b); err != nil {
-		c.stats.Failed++
-		log.Error("cannot block", zap.Error(err))
-		return
-	}
-	c.stats.Blocked++
-	c.store.Save(b, nil)
-	if !source.IsSingleIP() {
-		log = log.With(zap.Stringer("prefix", source))
-	}
-	log.Info("block", zap.Duration("took", time.Since(e.Time)))
-}
-
-// comment is what a person reads beside the element: what touched which port,
-// and the how manieth block of the source it is.
-func comment(b state.Block) string {
-	text := fmt.Sprintf("%s/%d %s", b.Protocol, b.Port, b.Kind)
-	if b.Strikes > 0 {
-		text += fmt.Sprintf(" x%d", b.Strikes+1)
-	}
-	return text
 }
 
 // strikes counts the earlier blocks of a source that are not forgotten.
@@ -203,7 +175,7 @@ func (c *Controller) enforce(b state.Block) error {
 	err := c.kernel.Block(element(b, time.Now()))
 	if errors.Is(err, unix.ENOENT) {
 		c.log.Warn("our table is gone from the kernel; making it again", zap.Error(err))
-		err = c.kernel.Load(c.cfg.Table, c.elements())
+		err = c.kernel.Load(c.cfg.Table, c.elements(), c.served.elements(time.Now()))
 	}
 	if err == nil {
 		return nil
@@ -227,11 +199,6 @@ func (c *Controller) elements() []nft.Element {
 		all = append(all, element(b, now))
 	}
 	return all
-}
-
-// expire ends the blocks whose time is up.
-func (c *Controller) expire(now time.Time) {
-	c.end(c.blocks.due(now), "expired")
 }
 
 // end takes live blocks away, from the kernel first.

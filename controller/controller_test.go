@@ -43,6 +43,7 @@ type rig struct {
 	kernel *fakeKernel
 	store  *fakeStore
 	events chan listener.Event
+	missed chan struct{}
 	ctx    context.Context
 	stop   func() // ends Run
 }
@@ -50,7 +51,7 @@ type rig struct {
 // drive runs f with a controller, in a bubble where time is made.
 func drive(t *testing.T, cfg Config, f func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{t: t, kernel: newFakeKernel(), store: newFakeStore(), events: make(chan listener.Event)}
+		r := &rig{t: t, kernel: newFakeKernel(), store: newFakeStore(), events: make(chan listener.Event), missed: make(chan struct{})}
 		r.start(cfg, f)
 	})
 }
@@ -64,7 +65,7 @@ func (r *rig) start(cfg Config, f func(r *rig)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.ctx = ctx
 	var g errgroup.Group
-	g.Go(func() error { return r.Run(ctx, r.events) })
+	g.Go(func() error { return r.Run(ctx, r.events, r.missed) })
 	r.stop = func() {
 		cancel()
 		if err := g.Wait(); err != nil {

@@ -21,6 +21,7 @@ type fakeKernel struct {
 	cfg     nft.Config
 	ends    map[netip.Prefix]time.Time
 	comment map[netip.Prefix]string
+	served  []nft.Service
 	fail    error // of the next Block
 }
 
@@ -28,9 +29,12 @@ func newFakeKernel() *fakeKernel {
 	return &fakeKernel{ends: make(map[netip.Prefix]time.Time), comment: make(map[netip.Prefix]string)}
 }
 
-func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element) error {
+func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error {
+	if served == nil {
+		served = k.served
+	}
 	*k = *newFakeKernel()
-	k.loaded, k.cfg = true, cfg
+	k.loaded, k.cfg, k.served = true, cfg, served
 	for _, e := range blocks {
 		if err := k.Block(e); err != nil {
 			return err
@@ -62,10 +66,12 @@ func (k *fakeKernel) Unblock(prefixes ...netip.Prefix) error {
 	return nil
 }
 
-func (k *fakeKernel) Ignore(prefixes []netip.Prefix) error {
-	k.cfg.Ignored = prefixes
+func (k *fakeKernel) SetHost(ignored, onLink6 []netip.Prefix) error {
+	k.cfg.Ignored, k.cfg.OnLink6 = ignored, onLink6
 	return nil
 }
+
+func (k *fakeKernel) Served() ([]nft.Service, error) { return k.served, nil }
 
 func (k *fakeKernel) Blocked() ([]nft.Element, error) {
 	var all []nft.Element
@@ -90,9 +96,10 @@ func (k *fakeKernel) blocked() []string {
 
 // fakeStore keeps blocks in memory and acknowledges at once.
 type fakeStore struct {
-	live  map[netip.Prefix]state.Block
-	ended map[netip.Prefix]state.Block
-	fail  error // of all writes
+	live   map[netip.Prefix]state.Block
+	ended  map[netip.Prefix]state.Block
+	served []state.Service
+	fail   error // of all writes
 }
 
 func newFakeStore() *fakeStore {
@@ -132,6 +139,9 @@ func (s *fakeStore) End(source netip.Prefix, at time.Time, forgive bool, done fu
 func (s *fakeStore) Forget(before time.Time, _ int) {
 	maps.DeleteFunc(s.ended, func(_ netip.Prefix, b state.Block) bool { return b.Until.Before(before) })
 }
+
+func (s *fakeStore) Served() ([]state.Service, error)    { return s.served, nil }
+func (s *fakeStore) SaveServed(services []state.Service) { s.served = services }
 
 func (s *fakeStore) answer(done func(error)) {
 	if done != nil {

@@ -7,7 +7,7 @@ import (
 )
 
 // never are the sources that no packet from another host can have: RFC 1122
-// section 3.2.1.3, RFC 4291 sections 2.4 and 2.7.
+// section 3.2.1.3, RFC 4291 sections 2.4, 2.5.5.2 and 2.7.
 var never = map[netip.Prefix]string{
 	netip.MustParsePrefix("0.0.0.0/8"):          "not an address of another host",
 	netip.MustParsePrefix("127.0.0.0/8"):        "loopback",
@@ -15,6 +15,7 @@ var never = map[netip.Prefix]string{
 	netip.MustParsePrefix("255.255.255.255/32"): "broadcast",
 	netip.MustParsePrefix("::/128"):             "not an address of another host",
 	netip.MustParsePrefix("::1/128"):            "loopback",
+	netip.MustParsePrefix("::ffff:0:0/96"):      "not an address of another host",
 	netip.MustParsePrefix("ff00::/8"):           "multicast",
 }
 

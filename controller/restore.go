@@ -32,7 +32,8 @@ func (c *Controller) Restore() error {
 	}
 	over := c.remember(stored, held)
 	adopted := c.adopt(held)
-	if err := c.kernel.Load(c.cfg.Table, c.elements()); err != nil {
+	c.recall()
+	if err := c.kernel.Load(c.cfg.Table, c.elements(), c.served.elements(time.Now())); err != nil {
 		return fmt.Errorf("load the table: %w", err)
 	}
 	for _, b := range over {
@@ -70,30 +71,63 @@ func (c *Controller) remember(stored []state.Block, held []nft.Element) (over []
 	return over
 }
 
-// adopt makes blocks of what the kernel blocks and the store does not know.
+// adopt makes blocks of what the kernel blocks and we do not know. It was
+// blocked on unproven evidence, when nobody listened.
 func (c *Controller) adopt(held []nft.Element) []state.Block {
 	var adopted []state.Block
 	now := time.Now()
 	for _, e := range held {
-		if !c.unknown(e) {
-			continue
+		if c.unknown(e) {
+			adopted = append(adopted, c.adoption(e, now))
 		}
-		b := state.Block{
-			Source: e.Prefix, Since: now, Until: now.Add(e.Timeout),
-			Strikes: c.strikes(e.Prefix, now), Origin: state.OriginKernel, Comment: e.Comment,
-		}
-		if e.Timeout == 0 { // for ever
-			b.Until = now.Add(MaxTimeout)
-		}
-		if e.Prefix.IsSingleIP() {
-			b.Address = e.Prefix.Addr()
-		}
-		adopted = append(adopted, b)
 	}
 	for _, b := range adopted {
 		c.blocks.put(b)
 	}
 	return adopted
+}
+
+func (c *Controller) adoption(e nft.Element, now time.Time) state.Block {
+	b := state.Block{
+		Source: e.Prefix, Since: now.Add(-e.Age), Until: now.Add(e.Timeout), Strikes: c.strikes(e.Prefix, now),
+		Evidence: unproven, Origin: state.OriginKernel, Comment: e.Comment,
+	}
+	if e.Prefix.IsSingleIP() {
+		b.Address = e.Prefix.Addr()
+	}
+	if e.Timeout == 0 { // for ever
+		b.Until = now.Add(MaxTimeout)
+	}
+	if longer := b.Since.Add(c.cfg.timeoutFor(unproven, b.Strikes)); b.Until.Before(longer) {
+		b.Until = longer
+	}
+	if b.Comment == "" {
+		b.Comment = unseen
+	}
+	return b
+}
+
+// unseen is the comment of a block of which nothing is known but that the
+// kernel has made it.
+const unseen = "unproven, while nobody listened"
+
+// adoptMissed takes over what the kernel has blocked and could not tell.
+func (c *Controller) adoptMissed() {
+	held, err := c.kernel.Blocked()
+	if err != nil {
+		c.log.Warn("events were lost, and the kernel's blocks cannot be read", zap.Error(err))
+		return
+	}
+	adopted := c.adopt(held)
+	for _, b := range adopted {
+		if err := c.enforce(b); err != nil {
+			c.log.Warn("cannot extend a block of the kernel", zap.String("src", display(b.Source)), zap.Error(err))
+		}
+		c.stats.Blocked++
+		c.stats.Unproven++
+		c.store.Save(b, nil)
+	}
+	c.log.Warn("events were lost; adopted what the kernel has blocked meanwhile", zap.Int("blocks", len(adopted)))
 }
 
 // unknown tells whether an element is not ours, and is worth adopting. Pieces
@@ -121,7 +155,7 @@ func (c *Controller) setHost(h Host) {
 		h.Ignored = nil
 	}
 	c.ignored = newIgnoreList(c.cfg.Ignored, h.Ignored, never)
-	c.cfg.Table.Ignored = c.ignored.prefixes()
+	c.cfg.Table.Ignored, c.cfg.Table.OnLink6 = c.ignored.prefixes(), h.OnLink6
 }
 
 // SetHost tells the controller that the host has changed. Sources that belong
@@ -129,7 +163,7 @@ func (c *Controller) setHost(h Host) {
 func (c *Controller) SetHost(ctx context.Context, h Host) error {
 	return c.call(ctx, func(answer func(error)) {
 		c.setHost(h)
-		if err := c.kernel.Ignore(c.cfg.Table.Ignored); err != nil {
+		if err := c.kernel.SetHost(c.cfg.Table.Ignored, c.cfg.Table.OnLink6); err != nil {
 			answer(err)
 			return
 		}

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"errors"
 	"net/netip"
 
 	"github.com/google/nftables"
@@ -12,6 +13,32 @@ import (
 const (
 	counterDropped = "dropped"
 	counterFlooded = "flooded"
+	counterSpent   = "budget_spent"
+	counterCrowded = "crowded"
+)
+
+// counters are the names of all counters, in the order in which nft(8) shows them.
+var counters = []string{counterDropped, counterFlooded, counterSpent, counterCrowded}
+
+// A brief is a policy by which connection tracking forgets probes in seconds,
+// so that a forged flood cannot fill its table.
+type brief struct {
+	name    string
+	family  family
+	l4proto byte
+	policy  expr.CtStatePolicyTimeout // seconds
+}
+
+var briefs = []brief{
+	{"brief4", ipv4, unix.IPPROTO_TCP, briefTCP}, {"brief6", ipv6, unix.IPPROTO_TCP, briefTCP},
+	{"brief_udp4", ipv4, unix.IPPROTO_UDP, briefUDP}, {"brief_udp6", ipv6, unix.IPPROTO_UDP, briefUDP},
+}
+
+var (
+	briefTCP = expr.CtStatePolicyTimeout{
+		expr.CtStateTCPSYNSENT: 3, expr.CtStateTCPSYNRECV: 3, expr.CtStateTCPESTABLISHED: 30, expr.CtStateTCPCLOSE: 1,
+	}
+	briefUDP = expr.CtStatePolicyTimeout{expr.CtStateUDPUNREPLIED: 3, expr.CtStateUDPREPLIED: 30}
 )
 
 // A builder fills one transaction with the table.
@@ -21,16 +48,12 @@ type builder struct {
 	cfg   Config
 	sets  sets
 
-	// anonymous sets, which live as long as the one rule that names them
-	neighbour, wildcard *nftables.Set
+	err error // of adding anonymous sets
 }
 
 func newBuilder(conn *nftables.Conn, name string, cfg Config) *builder {
 	t := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
-	return &builder{
-		conn: conn, table: t, cfg: cfg, sets: newSets(t),
-		neighbour: &nftables.Set{}, wildcard: &nftables.Set{},
-	}
+	return &builder{conn: conn, table: t, cfg: cfg, sets: newSets(t)}
 }
 
 // addTable adds the table with its sets and objects where they are missing
@@ -43,46 +66,47 @@ func (b *builder) addTable() error {
 		}
 	}
 	b.addObjects()
-	if err := b.fillIgnored(b.cfg.Ignored); err != nil {
+	if err := b.fillSources(); err != nil {
 		return err
 	}
-	return b.fillDecoys()
+	return b.fillPorts()
 }
 
 func (b *builder) addObjects() {
-	for _, name := range []string{counterDropped, counterFlooded} {
+	for _, name := range counters {
 		b.conn.AddObj(&nftables.NamedObj{Table: b.table, Name: name, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 	}
-	b.addBrief("brief4", unix.NFPROTO_IPV4)
-	b.addBrief("brief6", unix.NFPROTO_IPV6)
+	for _, br := range briefs {
+		b.addBrief(br)
+	}
 }
 
-// addBrief makes connection tracking forget connections to decoys in seconds,
-// so that a forged flood cannot fill its table.
-func (b *builder) addBrief(name string, l3proto uint16) {
-	b.conn.AddObj(&nftables.NamedObj{Table: b.table, Name: name, Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{
-		L3Proto: l3proto,
-		L4Proto: unix.IPPROTO_TCP,
-		Policy: expr.CtStatePolicyTimeout{ // seconds
-			expr.CtStateTCPSYNSENT: 3, expr.CtStateTCPSYNRECV: 3, expr.CtStateTCPESTABLISHED: 30, expr.CtStateTCPCLOSE: 1,
-		},
+func (b *builder) addBrief(br brief) {
+	b.conn.AddObj(&nftables.NamedObj{Table: b.table, Name: br.name, Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{
+		L3Proto: uint16(br.family.nfproto), L4Proto: br.l4proto, Policy: br.policy,
 	}})
 }
 
-// fillIgnored replaces the elements of the sets of ignored sources.
-func (b *builder) fillIgnored(prefixes []netip.Prefix) error {
-	for _, half := range []struct {
-		set *nftables.Set
-		f   family
-	}{{b.sets.ignored4, ipv4}, {b.sets.ignored6, ipv6}} {
-		b.conn.FlushSet(half.set)
-		for _, s := range merge(ofFamily(prefixes, half.f)) {
-			if err := b.conn.SetAddElements(half.set, interval(s.first, s.last, 0, "")); err != nil {
-				return err
-			}
-		}
+// fillSources replaces the elements of the sets that say who is ignored and
+// who is a neighbour.
+func (b *builder) fillSources() error {
+	return errors.Join(
+		b.fillPrefixes(b.sets.ignored4, ipv4, b.cfg.Ignored),
+		b.fillPrefixes(b.sets.ignored6, ipv6, b.cfg.Ignored),
+		b.fillPrefixes(b.sets.onLink6, ipv6, append(b.cfg.OnLink6[:len(b.cfg.OnLink6):len(b.cfg.OnLink6)], linkLocal)),
+	)
+}
+
+// linkLocal is where every IPv6 host has neighbours, RFC 4291 section 2.5.6.
+var linkLocal = netip.MustParsePrefix("fe80::/10")
+
+func (b *builder) fillPrefixes(set *nftables.Set, f family, prefixes []netip.Prefix) error {
+	b.conn.FlushSet(set)
+	var elems []nftables.SetElement
+	for _, s := range merge(ofFamily(prefixes, f)) {
+		elems = append(elems, interval(s.first, s.last, 0, "")...)
 	}
-	return nil
+	return addElements(b.conn, set, elems)
 }
 
 func ofFamily(prefixes []netip.Prefix, f family) []netip.Prefix {
@@ -95,13 +119,16 @@ func ofFamily(prefixes []netip.Prefix, f family) []netip.Prefix {
 	return out
 }
 
-func (b *builder) fillDecoys() error {
-	b.conn.FlushSet(b.sets.decoyTCP)
-	var elems []nftables.SetElement
-	for _, r := range b.cfg.Decoys {
-		elems = append(elems, portInterval(r)...)
+// fillPorts replaces the elements of the sets that say where the tripwires are.
+func (b *builder) fillPorts() error {
+	var errs []error
+	for set, ports := range map[*nftables.Set][]PortRange{
+		b.sets.decoyTCP: b.cfg.Decoys, b.sets.watchTCP: b.cfg.WatchTCP, b.sets.watchUDP: b.cfg.WatchUDP,
+	} {
+		b.conn.FlushSet(set)
+		errs = append(errs, addElements(b.conn, set, portIntervals(ports)))
 	}
-	return addElements(b.conn, b.sets.decoyTCP, elems)
+	return errors.Join(errs...)
 }
 
 // addElements adds elements in as many messages as they need.

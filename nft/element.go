@@ -30,6 +30,8 @@ type Element struct {
 	Timeout time.Duration
 	// Comment is shown by nft(8); at most MaxComment bytes.
 	Comment string
+	// Age is how long ago a host was blocked, when it is read back.
+	Age time.Duration
 }
 
 func (e Element) validate() error {

@@ -28,6 +28,7 @@ func rounded(t *testing.T, table *Table) []Element {
 	}
 	for i := range all {
 		all[i].Timeout = (all[i].Timeout + time.Minute - 1).Truncate(time.Minute)
+		all[i].Age = 0
 	}
 	return all
 }
@@ -131,7 +132,7 @@ func TestBlock(t *testing.T) {
 			}
 
 			// A table that is loaded with the same blocks is the same.
-			if err := table.Load(enforce(), lastOfEach(tt.blocks)); err != nil {
+			if err := table.Load(enforce(), lastOfEach(tt.blocks), nil); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(tt.want, rounded(t, table), cmp.Comparer(netipEqual)); diff != "" {
@@ -221,7 +222,7 @@ func TestBlockErrors(t *testing.T) {
 	if err := table.Unblock(e.Prefix); err != nil {
 		t.Errorf("Unblock without a table: %v", err)
 	}
-	if err := table.Load(enforce(), nil); err != nil {
+	if err := table.Load(enforce(), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := table.Block(e); err != nil {

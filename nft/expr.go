@@ -2,6 +2,7 @@ package nft
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -70,16 +71,37 @@ func saddr(f family) rule {
 // saddrIn is "ip saddr @SET" or "ip6 saddr @SET".
 func saddrIn(f family, set *nftables.Set) rule { return of(saddr(f), in(set)) }
 
-// saddrMaskedIn is "ip6 saddr & MASK @SET".
-func saddrMaskedIn(f family, bits int, set *nftables.Set) rule {
-	mask := netip.PrefixFrom(f.last, bits).Masked().Addr().AsSlice()
-	and := &expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: f.bytes, Mask: mask, Xor: make([]byte, f.bytes)}
-	return of(saddr(f), rule{and}, in(set))
+// saddrNotIn is "ip saddr != @SET" or "ip6 saddr != @SET".
+func saddrNotIn(f family, set *nftables.Set) rule { return of(saddr(f), notIn(set)) }
+
+// saddrMasked is "ip6 saddr & MASK" in register 1.
+func saddrMasked(f family, bits int) rule {
+	return of(saddr(f), mask(netip.PrefixFrom(f.last, bits).Masked().Addr().AsSlice()))
 }
 
-// in looks register 1 up in a set.
+// saddrIsFirst is "ip6 saddr & ~MASK == ::": the first address of its prefix,
+// whose element would stand for all of the prefix.
+func saddrIsFirst(f family, bits int) rule {
+	host := netip.PrefixFrom(f.last, bits).Masked().Addr().AsSlice()
+	for i := range host {
+		host[i] = ^host[i]
+	}
+	return of(saddr(f), mask(host), rule{cmpEq(make([]byte, f.bytes))})
+}
+
+// mask is "& MASK" of what register 1 holds.
+func mask(m []byte) rule {
+	return rule{&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: uint32(len(m)), Mask: m, Xor: make([]byte, len(m))}}
+}
+
+// in looks register 1, and those behind it for a concatenation, up in a set.
 func in(set *nftables.Set) rule {
 	return rule{&expr.Lookup{SourceRegister: reg1, SetName: set.Name, SetID: set.ID}}
+}
+
+// notIn is in, turned round.
+func notIn(set *nftables.Set) rule {
+	return rule{&expr.Lookup{SourceRegister: reg1, SetName: set.Name, SetID: set.ID, Invert: true}}
 }
 
 // tcpDport is "tcp dport @SET".
@@ -87,8 +109,32 @@ func tcpDport(set *nftables.Set) rule {
 	return of(l4proto(unix.IPPROTO_TCP), rule{dport(reg1)}, in(set))
 }
 
-func dport(register uint32) expr.Any {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
+// tcpDportIs is "tcp dport PORT".
+func tcpDportIs(port uint16) rule {
+	return of(l4proto(unix.IPPROTO_TCP), rule{dport(reg1), cmpEq(binaryutil.BigEndian.PutUint16(port))})
+}
+
+// udpDport is "udp dport @SET".
+func udpDport(set *nftables.Set) rule {
+	return of(l4proto(unix.IPPROTO_UDP), rule{dport(reg1)}, in(set))
+}
+
+// Offsets of the ports in the headers of TCP and UDP.
+const srcPort, dstPort = 0, 2
+
+// udpPortIn is "udp sport FIRST-LAST" or "udp dport FIRST-LAST".
+func udpPortIn(offset uint32, r PortRange) rule {
+	return of(l4proto(unix.IPPROTO_UDP), rule{
+		port(reg1, offset),
+		&expr.Cmp{Op: expr.CmpOpGte, Register: reg1, Data: binaryutil.BigEndian.PutUint16(r.First)},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: reg1, Data: binaryutil.BigEndian.PutUint16(r.Last)},
+	})
+}
+
+func dport(register uint32) expr.Any { return port(register, dstPort) }
+
+func port(register, offset uint32) expr.Any {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2}
 }
 
 // service is "meta l4proto . th dport" in register 1 and the one after it.
@@ -99,11 +145,16 @@ func service() rule {
 // opensConnection is "tcp flags & (fin | syn | rst | ack) OP syn": a packet
 // that opens a TCP connection has SYN alone of these four.
 func opensConnection(op expr.CmpOp) rule {
-	return of(l4proto(unix.IPPROTO_TCP), rule{
-		&expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{flagFIN | flagSYN | flagRST | flagACK}, Xor: []byte{0}},
-		&expr.Cmp{Op: op, Register: reg1, Data: []byte{flagSYN}},
-	})
+	return tcpFlags(flagFIN|flagSYN|flagRST|flagACK, op, flagSYN)
+}
+
+// opensNothing is "tcp flags & (rst | ack) == 0x0": every packet of a
+// connection but the first has one of the two.
+func opensNothing() rule { return tcpFlags(flagRST|flagACK, expr.CmpOpEq, 0) }
+
+func tcpFlags(which byte, op expr.CmpOp, value byte) rule {
+	flags := &expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}
+	return of(l4proto(unix.IPPROTO_TCP), rule{flags}, mask([]byte{which}), rule{&expr.Cmp{Op: op, Register: reg1, Data: []byte{value}}})
 }
 
 // socketIn is "socket wildcard @SET" with the set of both values: true if and
@@ -120,16 +171,29 @@ func notLocal() rule {
 	}
 }
 
+// notForHost is "meta pkttype != host": broadcasts and multicasts.
+func notForHost() rule {
+	return rule{&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: reg1}, cmpNeq([]byte{unix.PACKET_HOST})}
+}
+
 // reply is "ct direction reply ct state established,related".
 func reply() rule {
 	const directionReply = 1 // IP_CT_DIR_REPLY, include/uapi/linux/netfilter/nf_conntrack_tuple_common.h
-	states := binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED)
-	return rule{
-		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, cmpEq([]byte{directionReply}),
-		&expr.Ct{Key: expr.CtKeySTATE, Register: reg1},
-		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 4, Mask: states, Xor: make([]byte, 4)},
-		cmpNeq(make([]byte, 4)),
-	}
+	return of(rule{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg1}, cmpEq([]byte{directionReply})},
+		ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED))
+}
+
+// ctState is "ct state" of some of the bits.
+func ctState(bits uint32) rule { return ctBits(expr.CtKeySTATE, bits) }
+
+// assured is "ct status assured": a TCP connection whose handshake is complete.
+func assured() rule {
+	const ipsAssured = 1 << 2 // IPS_ASSURED, include/uapi/linux/netfilter/nf_conntrack_common.h
+	return ctBits(expr.CtKeySTATUS, ipsAssured)
+}
+
+func ctBits(key expr.CtKey, bits uint32) rule {
+	return of(rule{&expr.Ct{Key: key, Register: reg1}}, mask(binaryutil.NativeEndian.PutUint32(bits)), rule{cmpNeq(make([]byte, 4))})
 }
 
 // icmpv6In is "icmpv6 type @SET".
@@ -138,14 +202,44 @@ func icmpv6In(set *nftables.Set) rule {
 	return of(l4proto(unix.IPPROTO_ICMPV6), rule{typ}, in(set))
 }
 
-// add is "add @SET { what register 1 holds }".
-func add(set *nftables.Set) rule {
-	return rule{&expr.Dynset{SrcRegKey: reg1, SetName: set.Name, SetID: set.ID, Operation: unix.NFT_DYNSET_OP_ADD}}
+// add is "add @SET { what register 1 holds timeout TIMEOUT EXPRS }"; a timeout
+// of 0 is the one of the set. On a set that is full it ends the rule.
+func add(set *nftables.Set, timeout time.Duration, exprs ...expr.Any) rule {
+	return dynset(unix.NFT_DYNSET_OP_ADD, set, timeout, exprs)
+}
+
+// update is add which begins the timeout anew.
+func update(set *nftables.Set, timeout time.Duration) rule {
+	return dynset(unix.NFT_DYNSET_OP_UPDATE, set, timeout, nil)
+}
+
+func dynset(op uint32, set *nftables.Set, timeout time.Duration, exprs []expr.Any) rule {
+	return rule{&expr.Dynset{SrcRegKey: reg1, SetName: set.Name, SetID: set.ID, Operation: op, Timeout: timeout, Exprs: exprs}}
 }
 
 // over is "limit rate over N/second burst N packets".
 func over(perSecond uint32) rule {
-	return rule{&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(perSecond), Unit: expr.LimitTimeSecond, Burst: perSecond, Over: true}}
+	return overBudget(Rate{int(perSecond), time.Second})
+}
+
+// overBudget is "limit rate over RATE burst N packets".
+func overBudget(r Rate) rule {
+	return rule{&expr.Limit{
+		Type: expr.LimitTypePkts, Rate: uint64(r.Count), Unit: expr.LimitTime(r.Per / time.Second), Burst: uint32(r.Count), Over: true,
+	}}
+}
+
+// atMostOnceASecond is "limit rate 1/second burst 1 packets".
+func atMostOnceASecond() rule {
+	return rule{&expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeSecond, Burst: 1}}
+}
+
+// says is "log prefix WHAT group GROUP snaplen 128".
+func says(what string, group uint16) rule {
+	return rule{&expr.Log{
+		Key:   1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,
+		Group: group, Snaplen: snapLength, Data: []byte(what),
+	}}
 }
 
 // count is "counter name NAME".
@@ -173,6 +267,7 @@ func verdict(kind expr.VerdictKind, chain string) rule {
 func drop() rule             { return verdict(expr.VerdictDrop, "") }
 func back() rule             { return verdict(expr.VerdictReturn, "") }
 func goTo(chain string) rule { return verdict(expr.VerdictGoto, chain) }
+func jump(chain string) rule { return verdict(expr.VerdictJump, chain) }
 func rejectReset() rule      { return rule{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
 func rejectProhibited() rule {
 	return rule{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}

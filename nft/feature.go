@@ -35,8 +35,9 @@ type feature struct {
 // https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/net/netfilter/Kconfig
 var features = []feature{
 	{"connection tracking (ct)", "nft_ct", func(*builder) rule { return reply() }},
-	{"ct timeout objects", "nfnetlink_cttimeout", func(b *builder) rule { b.addBrief("brief4", unix.NFPROTO_IPV4); return nil }},
-	{"limit statement", "nft_limit", func(*builder) rule { return over(floodRate) }},
+	{"ct timeout objects", "nfnetlink_cttimeout", func(b *builder) rule { b.addBrief(briefs[0]); return nil }},
+	{"limit statement", "nft_limit", func(*builder) rule { return over(1) }},
+	{"log statement with a group", "nfnetlink_log", func(*builder) rule { return says(SaysProbe, 1) }},
 	{"fib expression", "nft_fib_inet", func(*builder) rule { return notLocal() }},
 	{"socket expression", "nft_socket", func(*builder) rule {
 		return rule{&expr.Socket{Key: expr.SocketKeyWildcard, Register: reg1}}

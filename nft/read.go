@@ -83,7 +83,7 @@ func (t *Table) hostPrefixes(raw []nftables.SetElement) []Element {
 		if wide := netip.PrefixFrom(a, t.cfg.Prefix6); a.Is6() && wide.Masked() == wide {
 			p = wide
 		}
-		out = append(out, Element{Prefix: p, Timeout: e.Expires, Comment: e.Comment})
+		out = append(out, Element{Prefix: p, Timeout: e.Expires, Comment: e.Comment, Age: max(0, e.Timeout-e.Expires)})
 	}
 	return out
 }

@@ -10,47 +10,77 @@ import (
 
 // sets are the named sets of the table.
 type sets struct {
-	blocked4, blocked6 *nftables.Set // hosts, by hash
-	nets4, nets6       *nftables.Set // prefixes, as disjoint intervals
-	ignored4, ignored6 *nftables.Set
-	decoyTCP           *nftables.Set
-	served             *nftables.Set // protocol . port where a service was seen
+	blocked4, blocked6   *nftables.Set // hosts, by hash
+	nets4, nets6         *nftables.Set // prefixes, as disjoint intervals
+	ignored4, ignored6   *nftables.Set
+	onLink6              *nftables.Set // where IPv6 neighbours are
+	peers4, peers6       *nftables.Set // who has a session
+	decoyTCP             *nftables.Set
+	watchTCP, watchUDP   *nftables.Set
+	served               *nftables.Set // protocol . port where a service was seen
+	probes4, probes6     *nftables.Set // source . protocol . port that was touched in the window
+	suspects4, suspects6 *nftables.Set // a limiter for each source
 }
 
 const (
-	maxServed    = 4096
-	servedMemory = 30 * 24 * time.Hour
+	maxPeers  = 4096
+	maxProbes = 65536
 )
+
+// ServedMemory is how long a port where the kernel has seen a service is no
+// tripwire.
+const ServedMemory = 30 * 24 * time.Hour
 
 func newSets(t *nftables.Table) sets {
 	service := nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
+	peers := func(f family) *nftables.Set {
+		s := sources(t, "peers", f, f.keyType, maxPeers)
+		s.Timeout = peerMemory
+		return s
+	}
+	probes := func(f family) *nftables.Set {
+		s := sources(t, "probes", f, nftables.MustConcatSetType(f.keyType, nftables.TypeInetProto, nftables.TypeInetService), maxProbes)
+		s.Concatenation = true
+		return s
+	}
 	return sets{
-		blocked4: hosts(t, ipv4), blocked6: hosts(t, ipv6),
+		blocked4: sources(t, "blocked", ipv4, ipv4.keyType, MaxHosts), blocked6: sources(t, "blocked", ipv6, ipv6.keyType, MaxHosts),
 		nets4: nets(t, ipv4), nets6: nets(t, ipv6),
-		ignored4: ignored(t, ipv4), ignored6: ignored(t, ipv6),
-		decoyTCP: &nftables.Set{Table: t, Name: "decoy_tcp", KeyType: nftables.TypeInetService, Interval: true},
+		ignored4: ignored(t, "ignored4", ipv4), ignored6: ignored(t, "ignored6", ipv6), onLink6: ignored(t, "onlink6", ipv6),
+		peers4: peers(ipv4), peers6: peers(ipv6),
+		decoyTCP: ports(t, "decoy_tcp"), watchTCP: ports(t, "watch_tcp"), watchUDP: ports(t, "watch_udp"),
 		served: &nftables.Set{
 			Table: t, Name: "served", KeyType: service, Concatenation: true,
-			Dynamic: true, HasTimeout: true, Timeout: servedMemory, Size: maxServed,
+			Dynamic: true, HasTimeout: true, Timeout: ServedMemory, Size: MaxServed,
 		},
+		probes4: probes(ipv4), probes6: probes(ipv6),
+		suspects4: sources(t, "suspects", ipv4, ipv4.keyType, maxProbes), suspects6: sources(t, "suspects", ipv6, ipv6.keyType, maxProbes),
 	}
 }
 
-func hosts(t *nftables.Table, f family) *nftables.Set {
-	return &nftables.Set{Table: t, Name: "blocked" + f.suffix, KeyType: f.keyType, Dynamic: true, HasTimeout: true, Size: MaxHosts}
+// sources is a set that rules add to, with a timeout for each element.
+func sources(t *nftables.Table, name string, f family, key nftables.SetDatatype, size uint32) *nftables.Set {
+	return &nftables.Set{Table: t, Name: name + f.suffix, KeyType: key, Dynamic: true, HasTimeout: true, Size: size}
+}
+
+func ports(t *nftables.Table, name string) *nftables.Set {
+	return &nftables.Set{Table: t, Name: name, KeyType: nftables.TypeInetService, Interval: true}
 }
 
 func nets(t *nftables.Table, f family) *nftables.Set {
 	return &nftables.Set{Table: t, Name: "nets" + f.suffix, KeyType: f.keyType, Interval: true, HasTimeout: true}
 }
 
-func ignored(t *nftables.Table, f family) *nftables.Set {
-	return &nftables.Set{Table: t, Name: "ignored" + f.suffix, KeyType: f.keyType, Interval: true, AutoMerge: true}
+func ignored(t *nftables.Table, name string, f family) *nftables.Set {
+	return &nftables.Set{Table: t, Name: name, KeyType: f.keyType, Interval: true, AutoMerge: true}
 }
 
 // all lists the sets in the order in which nft(8) shows them.
 func (s sets) all() []*nftables.Set {
-	return []*nftables.Set{s.blocked4, s.blocked6, s.nets4, s.nets6, s.ignored4, s.ignored6, s.decoyTCP, s.served}
+	return []*nftables.Set{
+		s.blocked4, s.blocked6, s.nets4, s.nets6, s.ignored4, s.ignored6, s.onLink6, s.peers4, s.peers6,
+		s.decoyTCP, s.watchTCP, s.watchUDP, s.served, s.probes4, s.probes6, s.suspects4, s.suspects6,
+	}
 }
 
 // interval is the pair of elements that stands for the addresses from first
@@ -63,11 +93,14 @@ func interval(first, last netip.Addr, timeout time.Duration, comment string) []n
 	return elems
 }
 
-// portInterval is interval for ports, which are big-endian.
-func portInterval(r PortRange) []nftables.SetElement {
-	elems := []nftables.SetElement{{Key: binary.BigEndian.AppendUint16(nil, r.First)}}
-	if r.Last < 65535 {
-		elems = append(elems, nftables.SetElement{Key: binary.BigEndian.AppendUint16(nil, r.Last+1), IntervalEnd: true})
+// portIntervals is interval for lists of ports, which are big-endian.
+func portIntervals(ports []PortRange) []nftables.SetElement {
+	var elems []nftables.SetElement
+	for _, r := range ports {
+		elems = append(elems, nftables.SetElement{Key: binary.BigEndian.AppendUint16(nil, r.First)})
+		if r.Last < 65535 {
+			elems = append(elems, nftables.SetElement{Key: binary.BigEndian.AppendUint16(nil, r.Last+1), IntervalEnd: true})
+		}
 	}
 	return elems
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -93,29 +92,30 @@ func (t *Table) transact(fill func(*builder) error) error {
 
 // Load makes the table what the configuration says, with exactly the given
 // blocks in its sets, in one transaction: a packet meets the old table or the
-// new one, never something between. What the served set has learnt stays.
+// new one, never something between. Of services there are then just those
+// given, at most MaxServed; nil leaves those that are there.
 //
 // An error that is an *UnsupportedError says what the kernel lacks.
-func (t *Table) Load(cfg Config, blocks []Element) error {
+func (t *Table) Load(cfg Config, blocks []Element, served []Service) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
 	old := t.cfg
 	t.cfg = cfg
-	if err := t.load(blocks); err != nil {
+	if err := t.load(blocks, served); err != nil {
 		t.cfg = old
 		return t.explain(cfg, err)
 	}
 	return nil
 }
 
-func (t *Table) load(blocks []Element) error {
+func (t *Table) load(blocks []Element, served []Service) error {
 	t.nets = make(map[netip.Prefix]span)
 	began, hosts := time.Now(), t.sort(blocks)
-	err := t.replace(hosts, false)
+	err := t.replace(hosts, served, false)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
 		// A table of another version has sets of the same name and other shape.
-		err = t.replace(hosts, true)
+		err = t.replace(hosts, served, true)
 	}
 	if err != nil {
 		return err
@@ -125,7 +125,7 @@ func (t *Table) load(blocks []Element) error {
 
 // replace builds the table around hosts and t.nets; afresh takes away first
 // what is there.
-func (t *Table) replace(hosts []Element, afresh bool) error {
+func (t *Table) replace(hosts []Element, served []Service, afresh bool) error {
 	chains, err := t.presentChains()
 	if err != nil {
 		return err
@@ -145,6 +145,11 @@ func (t *Table) replace(hosts []Element, afresh bool) error {
 		}
 		if err := b.fillNets(t.nets); err != nil {
 			return err
+		}
+		if served != nil {
+			if err := b.fillServed(served); err != nil {
+				return err
+			}
 		}
 		return b.addChains()
 	})
@@ -198,11 +203,12 @@ func (t *Table) Unlure() error {
 	return nil
 }
 
-// Ignore replaces the sources that are neither noticed nor blocked.
-func (t *Table) Ignore(prefixes []netip.Prefix) error {
-	t.cfg.Ignored = prefixes
-	if err := t.transact(func(b *builder) error { return b.fillIgnored(prefixes) }); err != nil {
-		return fmt.Errorf("replace ignored sources: %w", err)
+// SetHost replaces the sources that are neither noticed nor blocked, and the
+// IPv6 prefixes of the host's own links, as in Config.
+func (t *Table) SetHost(ignored, onLink6 []netip.Prefix) error {
+	t.cfg.Ignored, t.cfg.OnLink6 = ignored, onLink6
+	if err := t.transact((*builder).fillSources); err != nil {
+		return fmt.Errorf("replace ignored sources and neighbours: %w", err)
 	}
 	return nil
 }
@@ -226,30 +232,6 @@ func (t *Table) Delete() (bool, error) {
 		return false, fmt.Errorf("delete table inet %s: %w", TableName, err)
 	}
 	return found, nil
-}
-
-// Dropped tells how many packets and bytes of blocked sources the table has
-// dropped since it was made.
-func (t *Table) Dropped() (packets, bytes uint64, err error) {
-	conn, err := t.connection()
-	if err != nil {
-		return 0, 0, err
-	}
-	obj, err := conn.GetObject(&nftables.NamedObj{
-		Table: newBuilder(conn, TableName, t.cfg).table, Name: counterDropped, Type: nftables.ObjTypeCounter,
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("read counter %s: %w", counterDropped, err)
-	}
-	named, ok := obj.(*nftables.NamedObj)
-	if !ok {
-		return 0, 0, fmt.Errorf("read counter %s: unexpected object %T", counterDropped, obj)
-	}
-	counter, ok := named.Obj.(*expr.Counter)
-	if !ok {
-		return 0, 0, fmt.Errorf("read counter %s: unexpected data %T", counterDropped, named.Obj)
-	}
-	return counter.Packets, counter.Bytes, nil
 }
 
 // seconds rounds a time left up to what an element gets: whole seconds, and

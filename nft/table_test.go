@@ -28,10 +28,16 @@ func prefixList(list ...string) []netip.Prefix {
 // enforce is the configuration that testdata/enforce.nft is written for.
 func enforce() Config {
 	return Config{
-		Enforce: true,
-		Decoys:  []PortRange{{23, 23}, {2323, 2323}, {4000, 4999}, {65000, 65535}},
-		Port:    1023,
+		Enforce:  true,
+		Decoys:   []PortRange{{23, 23}, {2323, 2323}, {4000, 4999}, {65000, 65535}},
+		Port:     1023,
+		WatchTCP: []PortRange{{1, 1022}, {1024, 1024}}, WatchUDP: []PortRange{{1, 1024}},
+		JudgeTCP: true, JudgeUDP: true,
+		Ports: 3, Window: time.Minute, Timeout: 10 * time.Minute, Budget: Rate{120, time.Minute},
+		Sessions: []PortRange{{22, 22}}, Ephemeral: PortRange{32768, 60999},
+		Group: 61999, FloodRate: 4096,
 		Prefix6: 64,
+		OnLink6: prefixList("fd88::/64"),
 		Ignored: prefixList("127.0.0.0/8", "192.0.2.0/31", "192.0.2.2/32", "127.0.0.1/32", "::1/128", "fe80::/10"),
 	}
 }
@@ -45,7 +51,7 @@ func load(t *testing.T, cfg Config, blocks ...Element) (*netns.Host, *Table) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = table.Close() })
-	if err := table.Load(cfg, blocks); err != nil {
+	if err := table.Load(cfg, blocks, nil); err != nil {
 		t.Fatal(err)
 	}
 	return host, table
@@ -71,8 +77,9 @@ func TestGolden(t *testing.T) {
 	enforced := enforce()
 	careful := enforce()
 	careful.Reject, careful.Prefix6, careful.IgnoredInterfaces = true, 56, []string{"wg0", "br-lan"}
+	careful.JudgeUDP, careful.Ports, careful.Sessions = false, 1, []PortRange{{22, 22}, {2200, 2299}}
 	observed := enforce()
-	observed.Enforce = false
+	observed.Enforce, observed.JudgeTCP, observed.JudgeUDP = false, false, false
 	stopped := enforce()
 	stopped.Port = 0
 	for name, cfg := range map[string]Config{
@@ -98,7 +105,7 @@ func TestLoadTwice(t *testing.T) {
 	host.Output(t, nft, "add rule inet nftsentry mine goto refuse_new")
 	host.Output(t, nft, "flush chain inet nftsentry shield")
 	for range 2 {
-		if err := table.Load(enforce(), nil); err != nil {
+		if err := table.Load(enforce(), nil, nil); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, list(t, host)); diff != "" {
@@ -123,7 +130,7 @@ func TestLoadOverOtherShape(t *testing.T) {
 	if got, err := table.Blocked(); len(got) != 0 || err != nil {
 		t.Errorf("Blocked() = %v, %v, want nothing", got, err)
 	}
-	if err := table.Load(enforce(), nil); err != nil {
+	if err := table.Load(enforce(), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(golden(t, "enforce"), list(t, host)); diff != "" {
@@ -146,13 +153,13 @@ func TestUnlure(t *testing.T) {
 	}
 }
 
-func TestIgnore(t *testing.T) {
+func TestSetHost(t *testing.T) {
 	host, table := load(t, enforce())
-	if err := table.Ignore(prefixList("203.0.113.0/24", "2001:db8::/32")); err != nil {
+	if err := table.SetHost(prefixList("203.0.113.0/24", "2001:db8::/32"), prefixList("2001:db8:9::/64")); err != nil {
 		t.Fatal(err)
 	}
 	got := list(t, host)
-	for _, want := range []string{"elements = { 203.0.113.0/24 }", "elements = { 2001:db8::/32 }"} {
+	for _, want := range []string{"elements = { 203.0.113.0/24 }", "elements = { 2001:db8::/32 }", "elements = { 2001:db8:9::/64,"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("want %q in\n%s", want, got)
 		}

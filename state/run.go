@@ -73,6 +73,9 @@ func (s *Store) backlog() int {
 func (s *Store) flush(all bool) error {
 	err := s.write(all)
 	if err == nil {
+		err = s.writeServed()
+	}
+	if err == nil {
 		err = s.forgetSome()
 	}
 	s.note(err)

@@ -38,6 +38,7 @@ type Store struct {
 	taken    changes     // being committed
 	loaded   []Block     // the live blocks, as Open read them; nil once they were handed out or changed
 	forget   *forgetting // to be done
+	served   *[]Service  // to be committed; nil for none
 	degraded error
 }
 

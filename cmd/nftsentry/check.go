@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+	"go.uber.org/zap"
 
 	"nftsentry/conf"
 	"nftsentry/nft"
@@ -86,7 +87,7 @@ func checkKernel(cfg conf.Config) error {
 		return err
 	}
 	const anyPort = 1023
-	err = table.Check(tableConfig(cfg, anyPort))
+	err = table.Check(tableConfig(cfg, anyPort, zap.NewNop()))
 	return errors.Join(err, table.Close())
 }
 

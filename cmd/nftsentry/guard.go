@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
 
@@ -37,6 +36,7 @@ type guard struct {
 	socket     *api.Server
 	store      *state.Store
 	decoy      *listener.Decoy
+	nflog      *listener.NFLOG
 	table      *nft.Table
 	watcher    *host.Watcher
 	facts      host.Facts
@@ -48,7 +48,7 @@ type guard struct {
 func openGuard(cfg conf.Config, file string, log *zap.Logger) (*guard, error) {
 	g := &guard{cfg: cfg, file: file, log: log, started: time.Now()}
 	for _, open := range []func() error{
-		g.openSocket, g.lock, g.openStore, g.openDecoy, g.openTable, g.openController,
+		g.openSocket, g.lock, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openController,
 	} {
 		if err := open(); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -107,6 +107,15 @@ func (g *guard) openDecoy() (err error) {
 	return err
 }
 
+// openNFLOG comes before the table, so that no word of the kernel is missed.
+func (g *guard) openNFLOG() (err error) {
+	g.nflog, err = listener.OpenNFLOG(g.cfg.Trigger.NFLOGGroup, g.log.Named("listener"))
+	if err == nil {
+		g.closeLater(g.nflog.Close)
+	}
+	return err
+}
+
 func (g *guard) openTable() (err error) {
 	g.table, err = nft.Open(0)
 	if err == nil {
@@ -121,40 +130,38 @@ func (g *guard) openController() error {
 	if g.facts, err = g.watcher.Read(); err != nil {
 		g.log.Warn("cannot read all of what belongs to this host", zap.Error(err))
 	}
-	g.controller = controller.New(g.controllerConfig(), hostOf(g.facts), g.table, g.store, g.log.Named("controller"))
+	h := hostOf(g.facts)
+	if h.Serving, err = g.serving(); err != nil {
+		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
+	}
+	table := tableConfig(g.cfg, g.decoy.Port(), g.log)
+	g.controller = controller.New(controllerConfig(g.cfg, table), h, g.table, g.store, g.log.Named("controller"))
 	return g.controller.Restore()
 }
 
-func (g *guard) controllerConfig() controller.Config {
-	c := g.cfg
+// serving are the services of this host, each remembered as if it had been
+// seen by the kernel.
+func (g *guard) serving() ([]nft.Service, error) {
+	found, err := g.watcher.Services()
+	var out []nft.Service
+	for _, s := range found {
+		out = append(out, nft.Service{Protocol: s.Protocol, Port: s.Port, Timeout: nft.ServedMemory})
+	}
+	return out, err
+}
+
+func controllerConfig(c conf.Config, table nft.Config) controller.Config {
 	ignored := make(map[netip.Prefix]string)
 	for _, p := range c.Ignore.Sources {
 		ignored[p] = "ignore.sources"
 	}
 	return controller.Config{
-		Observe:  c.Mode == conf.Observe,
+		Observe: c.Mode == conf.Observe, LogTCP: c.TCP.Respond == conf.RespondLog, LogUDP: c.UDP.Respond == conf.RespondLog,
 		Connects: c.Trigger.Connects, Window: c.Trigger.Window,
-		Timeout: c.Block.Timeout, Escalate: c.Block.Escalate, Forget: c.Block.Forget,
+		Timeout: c.Block.Timeout, Escalate: c.Block.Escalate, Forget: c.Block.Forget, Unproven: c.Block.Unproven,
 		Ignored: ignored, IgnoreHost: c.Ignore.Host,
-		Table: tableConfig(c, g.decoy.Port()),
+		Table: table,
 	}
-}
-
-// tableConfig is what the configuration means for the kernel.
-func tableConfig(c conf.Config, port uint16) nft.Config {
-	return nft.Config{
-		Enforce: c.Mode == conf.Enforce, Reject: c.Block.Action == conf.Reject,
-		Decoys: decoys(c), Port: port, Prefix6: c.Block.Prefix6,
-		Ignored: c.Ignore.Sources, IgnoredInterfaces: c.Ignore.Interfaces,
-	}
-}
-
-func decoys(c conf.Config) []nft.PortRange {
-	var out []nft.PortRange
-	for _, r := range c.TCP.Tripwires() {
-		out = append(out, nft.PortRange(r))
-	}
-	return out
 }
 
 // hostOf gives the reasons why what belongs to the host is never blocked.
@@ -196,8 +203,9 @@ func (g *guard) run(ctx context.Context) error {
 func (g *guard) runTasks(ctx context.Context) error {
 	events := make(chan listener.Event, eventQueue)
 	tasks, ctx := errgroup.WithContext(ctx)
-	tasks.Go(func() error { return g.controller.Run(ctx, events) })
+	tasks.Go(func() error { return g.controller.Run(ctx, events, g.nflog.Missed()) })
 	tasks.Go(func() error { return g.decoy.Run(ctx, events) })
+	tasks.Go(func() error { return g.nflog.Run(ctx, events) })
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g.status) })
 	return tasks.Wait()
@@ -221,7 +229,8 @@ func (g *guard) announce() {
 	}
 	g.log.Info("start",
 		zap.String("version", version), zap.String("config", file), zap.String("mode", string(g.cfg.Mode)),
-		zap.String("decoys", conf.FormatPorts(g.cfg.TCP.Tripwires())), zap.Uint16("listener", g.decoy.Port()),
+		zap.String("decoys", conf.FormatPorts(g.cfg.TCP.Decoys())), zap.Uint16("listener", g.decoy.Port()),
+		zap.String("watched", conf.FormatPorts(g.cfg.TCP.Watched())), zap.String("watched udp", conf.FormatPorts(g.cfg.UDP.Watched())),
 	)
 	g.notify(daemon.SdNotifyReady)
 }
@@ -231,56 +240,4 @@ func (g *guard) notify(what string) {
 	if _, err := daemon.SdNotify(false, what); err != nil {
 		g.log.Warn("cannot tell the service manager", zap.String("what", what), zap.Error(err))
 	}
-}
-
-// status gathers what the parts have to say of themselves.
-func (g *guard) status(ctx context.Context) (api.Status, error) {
-	stats, err := g.controller.Stats(ctx)
-	if err != nil {
-		return api.Status{}, err
-	}
-	s := api.Status{
-		Version: version, PID: os.Getpid(), Started: g.started.UTC().Truncate(time.Second),
-		Mode: string(g.cfg.Mode), Config: g.file, State: g.cfg.State.Dir,
-		Decoys:   g.decoyStatus(),
-		Blocks:   api.Blocks{Live: stats.Live, Made: stats.Blocked, Ended: stats.Ended, Would: stats.WouldHave, Failed: stats.Failed},
-		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
-		Problems: []string{},
-	}
-	err = g.controller.Do(ctx, func() (err error) {
-		s.Dropped.Packets, s.Dropped.Bytes, err = g.table.Dropped()
-		return err
-	})
-	s.Problems = append(s.Problems, problems(s, err, g.store.Degraded())...)
-	return s, ctx.Err()
-}
-
-// problems says what is not as it should be.
-func problems(s api.Status, table, store error) []string {
-	var out []string
-	if table != nil {
-		out = append(out, fmt.Sprintf("the table inet %s cannot be read: %v: restart nftsentry", nft.TableName, table))
-	}
-	if store != nil {
-		out = append(out, fmt.Sprintf("blocks are in force but not all on disk: %v", store))
-	}
-	if s.Blocks.Failed > 0 {
-		out = append(out, fmt.Sprintf("the kernel refused %s: see the log", plural(int(s.Blocks.Failed), "block")))
-	}
-	if s.Decoys.Lost > 0 {
-		out = append(out, fmt.Sprintf("%s came too fast to be looked at", plural(int(s.Decoys.Lost), "decoy connection")))
-	}
-	if s.Decoys.Starved > 0 {
-		out = append(out, "the decoy listener was short of files or memory: see the log")
-	}
-	return out
-}
-
-func (g *guard) decoyStatus() api.Decoys {
-	ports := 0
-	for _, r := range g.cfg.TCP.Tripwires() {
-		ports += int(r.Last) - int(r.First) + 1
-	}
-	d := g.decoy.Stats()
-	return api.Decoys{Ports: ports, Listener: g.decoy.Port(), Connections: d.Accepted, Lost: d.Lost, Starved: d.Starved}
 }

@@ -57,7 +57,8 @@ func TestStatusOutput(t *testing.T) {
 	var data bytes.Buffer
 	s := api.Status{
 		Version: "1.0", PID: 42, Started: time.Now(), Mode: "enforce", State: "/var/lib/nftsentry",
-		Decoys: api.Decoys{Ports: 28, Listener: 1023, Connections: 1}, Blocks: api.Blocks{Live: 2, Made: 3, Ended: 1},
+		Decoys: api.Decoys{Ports: 28, Listener: 1023, Connections: 1}, Blocks: api.Blocks{Live: 2, Made: 3, Unproven: 1, Ended: 1},
+		Watched: api.Watched{TCP: 1010, UDP: 2, Served: 3, Probes: 7},
 		Dropped: api.Dropped{Packets: 4, Bytes: 220}, Ignored: api.Ignored{Prefixes: 11}, Problems: []string{"the disk is full"},
 	}
 	if err := (&output{data: &data}).status(s); err != nil {
@@ -67,7 +68,8 @@ func TestStatusOutput(t *testing.T) {
 mode           enforce
 configuration  built-in defaults
 decoys         28 ports, led to port 1023; 1 connection noticed
-blocked        2 sources now; 3 made and 1 ended since the start
+watched        1010 ports of TCP and 2 of UDP, less 3 with a service; 7 probes noticed
+blocked        2 sources now; 3 made (1 unproven) and 1 ended since the start
 dropped        4 packets, 220 bytes
 ignored        11 addresses and prefixes
 state          /var/lib/nftsentry

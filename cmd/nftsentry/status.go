@@ -39,7 +39,8 @@ func (o *output) status(s api.Status) error {
 	if config == "" {
 		config = "built-in defaults"
 	}
-	blocked := fmt.Sprintf("%s now; %d made and %d ended since the start", plural(s.Blocks.Live, "source"), s.Blocks.Made, s.Blocks.Ended)
+	blocked := fmt.Sprintf("%s now; %d made (%d unproven) and %d ended since the start",
+		plural(s.Blocks.Live, "source"), s.Blocks.Made, s.Blocks.Unproven, s.Blocks.Ended)
 	if s.Mode == string(conf.Observe) {
 		blocked = fmt.Sprintf("nobody: mode is observe; %d would have been", s.Blocks.Would)
 	}
@@ -48,6 +49,7 @@ func (o *output) status(s api.Status) error {
 		{"mode", s.Mode},
 		{"configuration", config},
 		{"decoys", fmt.Sprintf("%s, led to port %d; %s noticed", plural(s.Decoys.Ports, "port"), s.Decoys.Listener, plural(int(s.Decoys.Connections), "connection"))},
+		{"watched", watched(s.Watched)},
 		{"blocked", blocked},
 		{"dropped", fmt.Sprintf("%d packets, %d bytes", s.Dropped.Packets, s.Dropped.Bytes)},
 		{"ignored", fmt.Sprintf("%d addresses and prefixes", s.Ignored.Prefixes)},
@@ -57,4 +59,9 @@ func (o *output) status(s api.Status) error {
 		rows = append(rows, [2]string{"problem", problem})
 	}
 	return o.facts(rows)
+}
+
+func watched(w api.Watched) string {
+	return fmt.Sprintf("%s of TCP and %d of UDP, less %d with a service; %s noticed",
+		plural(w.TCP, "port"), w.UDP, w.Served, plural(int(w.Probes), "probe"))
 }

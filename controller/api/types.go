@@ -14,9 +14,9 @@ type Block struct {
 	Since    time.Time `json:"since"`    // RFC 3339, UTC, whole seconds
 	Until    time.Time `json:"until"`    // likewise
 	Port     uint16    `json:"port"`     // that was touched; 0 for none
-	Protocol string    `json:"protocol"` // "tcp"; "" for none
-	Kind     string    `json:"kind"`     // "connect"; "" for none
-	Evidence string    `json:"evidence"` // "proven"; "" for none
+	Protocol string    `json:"protocol"` // "tcp" or "udp"; "" for none
+	Kind     string    `json:"kind"`     // "connect", "syn", "fin", "null", "xmas", "syn-fin", "udp"; "" for none
+	Evidence string    `json:"evidence"` // "proven" or "unproven"; "" for none
 	Strikes  int       `json:"strikes"`  // earlier blocks that still count
 	Origin   string    `json:"origin"`   // "decoy", "operator", "kernel"
 	Comment  string    `json:"comment"`  // as the element in the kernel carries it
@@ -100,6 +100,7 @@ type Status struct {
 	Mode    string    `json:"mode"`    // "enforce" or "observe"
 	Config  string    `json:"config"`  // the file; "" for the built-in defaults
 	Decoys  Decoys    `json:"decoys"`
+	Watched Watched   `json:"watched"`
 	Blocks  Blocks    `json:"blocks"`
 	Ignored Ignored   `json:"ignored"`
 	Dropped Dropped   `json:"dropped"`
@@ -117,13 +118,30 @@ type Decoys struct {
 	Starved     uint64 `json:"starved"`     // times that the host had no file or memory left for one
 }
 
+// Watched is the state of the watched ports. The last three count packets
+// since the table was made, the others since the start.
+type Watched struct {
+	TCP         int    `json:"tcp"`          // how many TCP ports, besides the decoys
+	UDP         int    `json:"udp"`          // how many UDP ports
+	Served      int    `json:"served"`       // ports that are no tripwire because a service was seen there
+	Probes      uint64 `json:"probes"`       // noticed, each port of a source once in a window
+	Peers       uint64 `json:"peers"`        // of these, from peers, which do not count
+	Lost        uint64 `json:"lost"`         // messages of the kernel, not looked at for lack of time
+	Overruns    uint64 `json:"overruns"`     // times that the kernel had no room for a message
+	Malformed   uint64 `json:"malformed"`    // messages that could not be read
+	Flooded     uint64 `json:"flooded"`      // probes dropped unseen, too many coming at once
+	Crowded     uint64 `json:"crowded"`      // probes not counted because a set of the kernel was full
+	BudgetSpent uint64 `json:"budget_spent"` // probes that would have blocked if the budget had not been spent
+}
+
 // Blocks counts blocks.
 type Blocks struct {
-	Live   int    `json:"live"`   // in force now
-	Made   uint64 `json:"made"`   // since the start
-	Ended  uint64 `json:"ended"`  // since the start
-	Would  uint64 `json:"would"`  // that observe mode has only logged
-	Failed uint64 `json:"failed"` // that the kernel refused
+	Live     int    `json:"live"`     // in force now
+	Made     uint64 `json:"made"`     // since the start
+	Unproven uint64 `json:"unproven"` // of these, on unproven evidence
+	Ended    uint64 `json:"ended"`    // since the start
+	Would    uint64 `json:"would"`    // that were only logged, in observe mode or by respond = "log"
+	Failed   uint64 `json:"failed"`   // that the kernel refused
 }
 
 // Ignored counts what is never blocked.

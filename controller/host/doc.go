@@ -9,4 +9,6 @@
 // other family (RFC 8950), and those of nexthop objects, used or not. Not followed: the routes of MPLS itself, the
 // segments of segment routing, the far ends of point-to-point links, and the members of VXLAN forwarding tables.
 // Resolvers that a program is given in another way than by resolv.conf are not known.
+//
+// [Watcher.Services] tells once on which ports the host serves others; the kernel's table learns of later ones by itself.
 package host

@@ -52,6 +52,8 @@ func (k *fakeKernel) gateways(ctx context.Context) ([]netip.Addr, error) {
 	return []netip.Addr{k.gateway}, nil
 }
 
+func (k *fakeKernel) sockets(context.Context, []byte, func([]byte) error) error { return nil }
+
 func (k *fakeKernel) subscribe() (subscription, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

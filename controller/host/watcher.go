@@ -30,6 +30,7 @@ const (
 type kernel interface {
 	addresses(context.Context) ([]netip.Addr, []netip.Prefix, error)
 	gateways(context.Context) ([]netip.Addr, error)
+	sockets(ctx context.Context, request []byte, each func([]byte) error) error
 	subscribe() (subscription, error)
 }
 

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"nftsentry/conf"
+	"nftsentry/controller"
+	"nftsentry/controller/api"
+	"nftsentry/nft"
+)
+
+// status gathers what the parts have to say of themselves.
+func (g *guard) status(ctx context.Context) (api.Status, error) {
+	stats, err := g.controller.Stats(ctx)
+	if err != nil {
+		return api.Status{}, err
+	}
+	s := api.Status{
+		Version: version, PID: os.Getpid(), Started: g.started.UTC().Truncate(time.Second),
+		Mode: string(g.cfg.Mode), Config: g.file, State: g.cfg.State.Dir,
+		Decoys:  g.decoyStatus(),
+		Watched: g.watchedStatus(stats),
+		Blocks: api.Blocks{
+			Live: stats.Live, Made: stats.Blocked, Unproven: stats.Unproven, Ended: stats.Ended,
+			Would: stats.WouldHave, Failed: stats.Failed,
+		},
+		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
+		Problems: []string{},
+	}
+	err = g.controller.Do(ctx, func() error { return g.addCounters(&s) })
+	s.Problems = append(s.Problems, problems(s, err, g.store.Degraded())...)
+	for _, reason := range stats.Doubts {
+		s.Problems = append(s.Problems, "unproven evidence makes no blocks for now: "+reason)
+	}
+	return s, ctx.Err()
+}
+
+// addCounters adds what the kernel counts.
+func (g *guard) addCounters(s *api.Status) error {
+	c, err := g.table.Counters()
+	s.Dropped = api.Dropped{Packets: c.Dropped.Packets, Bytes: c.Dropped.Bytes}
+	s.Watched.Flooded, s.Watched.Crowded, s.Watched.BudgetSpent = c.Flooded.Packets, c.Crowded.Packets, c.Spent.Packets
+	return err
+}
+
+// problems says what is not as it should be.
+func problems(s api.Status, table, store error) []string {
+	var out []string
+	if table != nil {
+		out = append(out, fmt.Sprintf("the table inet %s cannot be read: %v: restart nftsentry", nft.TableName, table))
+	}
+	if store != nil {
+		out = append(out, fmt.Sprintf("blocks are in force but not all on disk: %v", store))
+	}
+	if s.Blocks.Failed > 0 {
+		out = append(out, fmt.Sprintf("the kernel refused %s: see the log", plural(int(s.Blocks.Failed), "block")))
+	}
+	if s.Decoys.Lost > 0 {
+		out = append(out, fmt.Sprintf("%s came too fast to be looked at", plural(int(s.Decoys.Lost), "decoy connection")))
+	}
+	if s.Decoys.Starved > 0 {
+		out = append(out, "the decoy listener was short of files or memory: see the log")
+	}
+	return out
+}
+
+func (g *guard) decoyStatus() api.Decoys {
+	d := g.decoy.Stats()
+	return api.Decoys{
+		Ports: count(g.cfg.TCP.Decoys()), Listener: g.decoy.Port(), Connections: d.Accepted, Lost: d.Lost, Starved: d.Starved,
+	}
+}
+
+func (g *guard) watchedStatus(stats controller.Stats) api.Watched {
+	n := g.nflog.Stats()
+	return api.Watched{
+		TCP: count(g.cfg.TCP.Watched()), UDP: count(g.cfg.UDP.Watched()), Served: stats.Served,
+		Probes: stats.Probes, Peers: stats.Peers, Lost: n.Lost, Overruns: n.Overruns, Malformed: n.Malformed,
+	}
+}
+
+// count is how many ports there are in ranges that are disjoint.
+func count(ranges []conf.PortRange) int {
+	n := 0
+	for _, r := range ranges {
+		n += int(r.Last) - int(r.First) + 1
+	}
+	return n
+}

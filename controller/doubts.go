@@ -1,0 +1,75 @@
+package controller
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"nftsentry/listener"
+)
+
+// calm is how long unproven evidence must not have been refused for before it
+// is trusted again. The kernel tells of refusals once a second.
+const calm = 10 * time.Second
+
+// doubts are the reasons why unproven evidence is not trusted at the moment.
+// Each is logged when it comes up and when it is over.
+type doubts struct {
+	log  *zap.Logger
+	open map[listener.Verdict]doubt
+}
+
+// A doubt lasts from its first sign until calm after its last one.
+type doubt struct{ first, last time.Time }
+
+// reasons say what is the matter, and what can be done.
+var reasons = map[listener.Verdict]string{
+	listener.Crowded:   "the kernel's sets of probes are full, as by a flood of forged sources",
+	listener.Overspent: "trigger.budget is spent",
+}
+
+func newDoubts(log *zap.Logger) doubts {
+	return doubts{log: log, open: make(map[listener.Verdict]doubt)}
+}
+
+// add takes note of a sign of doubt.
+func (d *doubts) add(v listener.Verdict, at time.Time) {
+	one, known := d.open[v]
+	if !known {
+		one.first = at
+		d.log.Warn("unproven evidence is not trusted for now; proven evidence is", zap.String("reason", reasons[v]))
+	}
+	one.last = at
+	d.open[v] = one
+}
+
+// next is when the next doubt may be over.
+func (d *doubts) next() (at time.Time, ok bool) {
+	for _, one := range d.open {
+		if over := one.last.Add(calm); !ok || over.Before(at) {
+			at, ok = over, true
+		}
+	}
+	return at, ok
+}
+
+// settle ends the doubts of which there has been no sign for a while.
+func (d *doubts) settle(now time.Time) {
+	for v, one := range d.open {
+		if now.Sub(one.last) >= calm {
+			delete(d.open, v)
+			d.log.Info("unproven evidence is trusted again", zap.String("reason", reasons[v]), zap.Stringer("after", one.last.Sub(one.first).Round(time.Second)))
+		}
+	}
+}
+
+// list names the doubts.
+func (d *doubts) list() []string {
+	var out []string
+	for v := range d.open {
+		out = append(out, reasons[v])
+	}
+	slices.Sort(out)
+	return out
+}

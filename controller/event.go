@@ -1,0 +1,170 @@
+package controller
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"nftsentry/listener"
+	"nftsentry/state"
+)
+
+// event is the way from a probe to a block.
+func (c *Controller) event(e listener.Event) {
+	c.stats.Events++
+	if e.Verdict == listener.Crowded || e.Verdict == listener.Overspent {
+		c.doubts.add(e.Verdict, e.Time)
+		return
+	}
+	source := c.sourceOf(e.Source.Addr())
+	if by, reason, ok := c.ignored.find(e.Source.Addr()); ok {
+		c.pardon(e, source, by, reason)
+		return
+	}
+	switch {
+	case e.Evidence == listener.Proven:
+		c.connect(e, source)
+	case e.Verdict == listener.Convicted:
+		c.stats.Probes++
+		c.convict(e, source)
+	default:
+		c.probe(e, source)
+	}
+}
+
+// fields are what a message about an event says of it.
+func fields(e listener.Event) []zap.Field {
+	return []zap.Field{
+		zap.Stringer("src", e.Source.Addr()), zap.Stringer("proto", e.Protocol), zap.Uint16("port", e.Target.Port()),
+		zap.Stringer("kind", e.Kind), zap.Stringer("evidence", e.Evidence),
+	}
+}
+
+// debug logs an event that comes to nothing. There may be thousands a second,
+// so that what is not logged must cost nothing.
+func (c *Controller) debug(message string, e listener.Event, more ...zap.Field) {
+	if checked := c.log.Check(zap.DebugLevel, message); checked != nil {
+		checked.Write(append(fields(e), more...)...)
+	}
+}
+
+// pardon lets an ignored source be. The kernel knows of them too, but it may
+// have judged just before it was told.
+func (c *Controller) pardon(e listener.Event, source, by netip.Prefix, reason string) {
+	c.stats.Ignored++
+	c.debug("ignored", e, zap.Stringer("by", by), zap.String("reason", reason))
+	if e.Verdict != listener.Convicted {
+		return
+	}
+	if err := c.kernel.Unblock(source); err != nil {
+		c.log.Warn("cannot take an ignored source out of the kernel", append(fields(e), zap.Error(err))...)
+	}
+}
+
+// connect is for a completed connection to a decoy.
+func (c *Controller) connect(e listener.Event, source netip.Prefix) {
+	if b, ok := c.blocks.get(source); ok && b.Evidence != unproven {
+		c.debug("already blocked", e) // it was on its way when the block was made
+		return
+	}
+	if n := c.touches.add(source, e.Time); n < c.cfg.Connects {
+		c.log.Info("probe", append(fields(e), zap.Int("connects", n), zap.Int("trigger", c.cfg.Connects))...)
+		return
+	}
+	c.touches.forget(source)
+	c.convict(e, source)
+}
+
+// probe is for a packet to a watched port, or one to a decoy port that opens
+// a connection. The kernel counts those that may make a block.
+func (c *Controller) probe(e listener.Event, source netip.Prefix) {
+	c.stats.Probes++
+	if e.Verdict == listener.Exempted {
+		c.stats.Peers++
+		c.debug("probe of a peer", e)
+		return
+	}
+	c.debug("probe", e)
+	if !c.cfg.onlyLogs(e.Protocol) || !c.suspects.add(source, e.Time) {
+		return
+	}
+	if !c.suspects.afford(e.Time) {
+		c.doubts.add(listener.Overspent, e.Time)
+		return
+	}
+	c.convict(e, source)
+}
+
+// convict makes the block that an event has earned, or puts on record the one
+// that the kernel has made.
+func (c *Controller) convict(e listener.Event, source netip.Prefix) {
+	now := time.Now()
+	b, verb := c.sentence(e, source, now)
+	if verb == "" {
+		c.debug("already blocked", e)
+		return
+	}
+	log := c.log.With(append(fields(e), zap.Stringer("timeout", b.Until.Sub(now)), zap.Int("strikes", b.Strikes))...)
+	if !source.IsSingleIP() {
+		log = log.With(zap.Stringer("prefix", source))
+	}
+	if c.cfg.onlyLogs(e.Protocol) {
+		c.stats.WouldHave++
+		log.Info("would block")
+		return
+	}
+	if err := c.enforce(b); err != nil {
+		c.stats.Failed++
+		log.Error("cannot block", zap.Error(err))
+		return
+	}
+	if verb == "block" {
+		c.stats.Blocked++
+		if b.Evidence == unproven {
+			c.stats.Unproven++
+		}
+	}
+	c.store.Save(b, nil)
+	log.Info(verb, zap.Duration("took", time.Since(e.Time)))
+}
+
+// sentence is the block that an event earns: a new one, or a longer one for a
+// source whose evidence is proven by now. The verb is "" if neither is due.
+func (c *Controller) sentence(e listener.Event, source netip.Prefix, now time.Time) (b state.Block, verb string) {
+	old, known := c.blocks.get(source)
+	if known && (old.Evidence != unproven || e.Evidence == listener.Unproven) {
+		return old, ""
+	}
+	b = state.Block{
+		Source: source, Address: e.Source.Addr(), Since: now,
+		Port: e.Target.Port(), Protocol: e.Protocol.String(), Kind: e.Kind.String(), Evidence: e.Evidence.String(),
+		Origin: state.OriginDecoy,
+	}
+	if e.Evidence == listener.Unproven {
+		b.Origin = state.OriginKernel
+	}
+	verb = "block"
+	if known {
+		b.Since, b.Strikes, verb = old.Since, old.Strikes, "extend"
+	} else {
+		b.Strikes = c.strikes(source, now)
+	}
+	b.Until = now.Add(c.cfg.timeoutFor(b.Evidence, b.Strikes))
+	if known && b.Until.Before(old.Until) {
+		b.Until = old.Until
+	}
+	b.Comment = comment(b)
+	return b, verb
+}
+
+// comment is what a person reads beside the element: what touched which port,
+// and the how manieth block of the source it is.
+func comment(b state.Block) string {
+	text := fmt.Sprintf("%s/%d %s", b.Protocol, b.Port, b.Kind)
+	if b.Strikes > 0 {
+		text += fmt.Sprintf(" x%d", b.Strikes+1)
+	}
+	return text
+}

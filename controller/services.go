@@ -1,0 +1,101 @@
+package controller
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"nftsentry/listener"
+	"nftsentry/nft"
+	"nftsentry/state"
+)
+
+// services are the ports where a service was seen, each with the moment when
+// that is forgotten.
+type services map[service]time.Time
+
+type service struct {
+	protocol listener.Protocol
+	port     uint16
+}
+
+// add remembers a service until a moment, or until the later one it has.
+func (s services) add(one service, until time.Time) {
+	if s[one].Before(until) {
+		s[one] = until
+	}
+}
+
+// learn asks the kernel where it has seen services, and puts on record what
+// has changed. If it knows of none, somebody has emptied its set.
+func (c *Controller) learn() {
+	held, err := c.kernel.Served()
+	if err != nil {
+		c.log.Warn("cannot read from the kernel where services are", zap.Error(err))
+	}
+	if err != nil || len(held) == 0 {
+		return
+	}
+	now, known := time.Now(), make(services)
+	for _, s := range held {
+		known.add(service{listener.Protocol(s.Protocol), s.Port}, now.Add(s.Timeout))
+	}
+	if !maps.EqualFunc(known, c.served, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Hour }) {
+		c.served = known
+		c.store.SaveServed(known.records())
+	}
+}
+
+// recall gathers where services were seen: on record, by the kernel, and now.
+// The decoy listener is none.
+func (c *Controller) recall() {
+	now := time.Now()
+	stored, err := c.store.Served()
+	if err != nil {
+		c.log.Warn("cannot read from the store where services are", zap.Error(err))
+	}
+	for _, s := range stored {
+		c.served.add(service{protocolOf(s.Protocol), s.Port}, s.Until)
+	}
+	held, err := c.kernel.Served()
+	if err != nil {
+		c.log.Warn("cannot read from the kernel where services are", zap.Error(err))
+	}
+	for _, s := range append(held, c.host.Serving...) {
+		c.served.add(service{listener.Protocol(s.Protocol), s.Port}, now.Add(s.Timeout))
+	}
+	delete(c.served, service{listener.TCP, c.cfg.Table.Port})
+	maps.DeleteFunc(c.served, func(_ service, until time.Time) bool { return !until.After(now) })
+	c.store.SaveServed(c.served.records())
+}
+
+func protocolOf(name string) listener.Protocol {
+	if name == listener.UDP.String() {
+		return listener.UDP
+	}
+	return listener.TCP
+}
+
+// records is the form of services in the store.
+func (s services) records() []state.Service {
+	all := []state.Service{}
+	for one, until := range s {
+		all = append(all, state.Service{Protocol: one.protocol.String(), Port: one.port, Until: until})
+	}
+	return all
+}
+
+// elements is the form of services in the kernel, those that were seen last
+// first.
+func (s services) elements(now time.Time) []nft.Service {
+	all := []nft.Service{}
+	for one, until := range s {
+		if left := until.Sub(now); left > 0 {
+			all = append(all, nft.Service{Protocol: byte(one.protocol), Port: one.port, Timeout: left})
+		}
+	}
+	slices.SortFunc(all, func(a, b nft.Service) int { return int(b.Timeout/time.Second - a.Timeout/time.Second) })
+	return all
+}

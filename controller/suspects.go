@@ -1,0 +1,63 @@
+package controller
+
+import (
+	"net/netip"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"nftsentry/nft"
+)
+
+// suspects counts the unproven evidence that the kernel only tells of, and
+// does so as the kernel counts what it judges: the window of a source begins
+// with the first port that it touches, and each message is about another port.
+type suspects struct {
+	ports   int // the trigger
+	window  time.Duration
+	budget  *rate.Limiter
+	sources map[netip.Prefix]tally
+}
+
+// A tally is how many ports a source has touched since a moment.
+type tally struct {
+	since time.Time
+	ports int
+}
+
+func newSuspects(cfg nft.Config) suspects {
+	every := cfg.Budget.Per / time.Duration(max(1, cfg.Budget.Count))
+	return suspects{
+		ports: cfg.Ports, window: cfg.Window,
+		budget:  rate.NewLimiter(rate.Every(every), cfg.Budget.Count),
+		sources: make(map[netip.Prefix]tally),
+	}
+}
+
+// add counts a port and tells whether it is the one that reaches the trigger.
+// A source that finds no room is not counted, as in a set that is full.
+func (s *suspects) add(source netip.Prefix, at time.Time) bool {
+	t, known := s.sources[source]
+	if !known || at.Sub(t.since) >= s.window {
+		t = tally{since: at}
+	}
+	if !known && len(s.sources) >= maxTouching && !s.makeRoom(at) {
+		return false
+	}
+	t.ports++
+	s.sources[source] = t
+	return t.ports == s.ports
+}
+
+// makeRoom forgets the sources whose window has passed.
+func (s *suspects) makeRoom(now time.Time) bool {
+	for source, t := range s.sources {
+		if now.Sub(t.since) >= s.window {
+			delete(s.sources, source)
+		}
+	}
+	return len(s.sources) < maxTouching
+}
+
+// afford takes one block off the budget, if there is one left.
+func (s *suspects) afford(now time.Time) bool { return s.budget.AllowN(now, 1) }

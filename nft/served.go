@@ -1,0 +1,62 @@
+package nft
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+)
+
+// MaxServed is how many services the table remembers.
+const MaxServed = 4096
+
+// A Service is a port that a service owns, or has owned lately.
+type Service struct {
+	Protocol byte          // by its IP protocol number, TCP or UDP
+	Port     uint16        // 1 to 65535
+	Timeout  time.Duration // how long from now its port is no tripwire; rounded up to whole seconds
+}
+
+// Served reads the services that the table remembers, in no order; there are
+// none without a table.
+func (t *Table) Served() ([]Service, error) {
+	conn, err := t.connection()
+	if err != nil {
+		return nil, err
+	}
+	set := newBuilder(conn, TableName, t.cfg).sets.served
+	present, err := t.presentSets(conn)
+	if err != nil || present[set.Name] != set.KeyType.Name {
+		return nil, err
+	}
+	raw, err := conn.GetSetElements(set)
+	if err != nil {
+		return nil, fmt.Errorf("list set %s: %w", set.Name, err)
+	}
+	var all []Service
+	for _, e := range raw {
+		if len(e.Key) == serviceKey {
+			all = append(all, Service{Protocol: e.Key[0], Port: binary.BigEndian.Uint16(e.Key[4:]), Timeout: e.Expires})
+		}
+	}
+	return all, nil
+}
+
+// serviceKey is the length of "protocol . port" in bytes: each part of a
+// concatenation is padded to four.
+const serviceKey = 8
+
+// fillServed replaces the elements of the set of services. What does not fit
+// is left out.
+func (b *builder) fillServed(services []Service) error {
+	b.conn.FlushSet(b.sets.served)
+	var elems []nftables.SetElement
+	for _, s := range services[:min(len(services), MaxServed)] {
+		key := make([]byte, serviceKey)
+		key[0] = s.Protocol
+		binary.BigEndian.PutUint16(key[4:], s.Port)
+		elems = append(elems, nftables.SetElement{Key: key, Timeout: seconds(s.Timeout)})
+	}
+	return addElements(b.conn, b.sets.served, elems)
+}
