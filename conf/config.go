@@ -10,6 +10,9 @@ import (
 // DefaultPath is the file that is read if no other is named.
 const DefaultPath = "/etc/nftsentry/nftsentry.toml"
 
+// MaxNFLOGGroup is the highest NFLOG group that may be named; the program has a use of its own for the one above.
+const MaxNFLOGGroup = 65534
+
 // A Config is everything that nftsentry can be told, valid as a whole.
 type Config struct {
 	Mode    Mode
@@ -89,7 +92,7 @@ type Trigger struct {
 	Window time.Duration
 	// Budget is how many blocks on unproven evidence there may be, over all sources.
 	Budget Rate
-	// NFLOGGroup is the NFLOG group by which the kernel tells of probes, 1 to 65535.
+	// NFLOGGroup is the NFLOG group by which the kernel tells of probes, 1 to MaxNFLOGGroup.
 	NFLOGGroup uint16
 }
 

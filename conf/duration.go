@@ -24,8 +24,10 @@ var units = []unit{{"w", 7 * day}, {"d", day}, {"h", time.Hour}, {"m", time.Minu
 var (
 	errNoDuration = errors.New(`not a duration such as "10m" or "1h30m": whole numbers, each with a unit`)
 	errUnitOrder  = errors.New(`the longest unit goes first and each only once, such as "1h30m"`)
-	errTooLong    = fmt.Errorf("too long: at most %q", FormatDuration(math.MaxInt64))
 )
+
+// ErrTooLong is the error of a duration that is more than ParseDuration can say.
+var ErrTooLong = fmt.Errorf("too long: at most %q", FormatDuration(math.MaxInt64))
 
 // ParseDuration reads a duration in whole seconds: numbers with the units w, d, h, m and s, the longest first and each at
 // most once, such as "10m", "1h30m" or "7d". It may be zero, never negative. The error says what is wrong and what to
@@ -47,7 +49,7 @@ func ParseDuration(s string) (time.Duration, error) {
 		case at <= last:
 			return 0, errUnitOrder
 		case d > math.MaxInt64-sum:
-			return 0, errTooLong
+			return 0, ErrTooLong
 		}
 		sum, last = sum+d, at
 	}
@@ -68,7 +70,7 @@ func measure(number, name, rest string) (at int, d time.Duration, err error) {
 	}
 	n, err := strconv.ParseInt(number, 10, 64)
 	if err != nil || n > int64(math.MaxInt64/units[at].length) {
-		return 0, 0, errTooLong
+		return 0, 0, ErrTooLong
 	}
 	return at, time.Duration(n) * units[at].length, nil
 }

@@ -59,7 +59,7 @@ func TestGood(t *testing.T) {
 				},
 				UDP: UDP{Watch: []PortRange{{1, 100}, {137, 138}}, Respond: RespondLog},
 				Trigger: Trigger{
-					Connects: 3, Ports: 1000, Window: 30 * time.Second, Budget: Rate{100000, day}, NFLOGGroup: 65535,
+					Connects: 3, Ports: 1000, Window: 30 * time.Second, Budget: Rate{100000, day}, NFLOGGroup: 65534,
 				},
 				Block: Block{
 					Timeout: time.Second, Escalate: []time.Duration{time.Minute, time.Minute, 365 * day}, Forget: 14 * day,

@@ -35,7 +35,7 @@ func (c *Config) settings() settings {
 		{"trigger.ports", one(&c.Trigger.Ports, integer[int](1, 1000))},
 		{"trigger.window", one(&c.Trigger.Window, duration(time.Second, day))},
 		{"trigger.budget", one(&c.Trigger.Budget, rate)},
-		{"trigger.nflog_group", one(&c.Trigger.NFLOGGroup, integer[uint16](1, 65535))},
+		{"trigger.nflog_group", one(&c.Trigger.NFLOGGroup, integer[uint16](1, MaxNFLOGGroup))},
 
 		{"block.timeout", one(&c.Block.Timeout, duration(time.Second, 365*day))},
 		{"block.escalate", each(&c.Block.Escalate, duration(time.Second, 365*day))},

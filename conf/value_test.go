@@ -51,8 +51,8 @@ func TestDurationErrors(t *testing.T) {
 		"1H":                    `no unit "H": the units are w, d, h, m and s`,
 		"1m1h":                  errUnitOrder.Error(),
 		"1m1m":                  errUnitOrder.Error(),
-		"106751d23h47m17s":      errTooLong.Error(),
-		"15251w":                errTooLong.Error(),
+		"106751d23h47m17s":      ErrTooLong.Error(),
+		"15251w":                ErrTooLong.Error(),
 		"99999999999999999999s": `too long: at most "106751d23h47m16s"`,
 	} {
 		got, err := ParseDuration(text)

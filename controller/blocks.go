@@ -3,6 +3,7 @@ package controller
 import (
 	"container/heap"
 	"net/netip"
+	"slices"
 	"time"
 
 	"nftsentry/state"
@@ -33,6 +34,10 @@ func (b *blocks) get(source netip.Prefix) (state.Block, bool) {
 func (b *blocks) put(block state.Block) {
 	b.bySource[block.Source] = block
 	heap.Push(&b.ends, end{block.Until, block.Source})
+	if len(b.ends) > 2*len(b.bySource)+64 { // most are ends of blocks that have been changed since
+		b.ends = slices.DeleteFunc(b.ends, func(e end) bool { return !b.current(e) })
+		heap.Init(&b.ends)
+	}
 }
 
 func (b *blocks) remove(source netip.Prefix) { delete(b.bySource, source) }

@@ -126,7 +126,7 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 		c.stats.Blocked++
 		verb = "block"
 	}
-	c.log.Info(verb, zap.String("src", display(source)), zap.Stringer("timeout", timeout), zap.String("origin", "operator"))
+	c.log.Info(verb, zap.String("src", display(source)), zap.Duration("timeout", timeout), zap.String("origin", "operator"))
 	return b, nil
 }
 
@@ -160,7 +160,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 			return state.Block{}, fmt.Errorf("%s by itself is %w; it lies in %s, which is", display(source), ErrNotBlocked, b.Source)
 		}
 	}
-	if err := c.kernel.Unblock(b.Source); err != nil {
+	if err := errors.Join(c.kernel.Unblock(b.Source), c.kernel.Forgive(b.Source)); err != nil {
 		return state.Block{}, err
 	}
 	c.blocks.remove(b.Source)
@@ -173,7 +173,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 	var n int
 	err := c.call(ctx, func(answer func(error)) {
-		if err := c.kernel.Load(c.cfg.Table, nil, nil); err != nil {
+		if err := errors.Join(c.kernel.Load(c.cfg.Table, nil, nil), c.kernel.Forgive()); err != nil {
 			answer(err)
 			return
 		}

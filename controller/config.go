@@ -54,6 +54,7 @@ type Kernel interface {
 	Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error
 	Block(e nft.Element) error
 	Unblock(prefixes ...netip.Prefix) error
+	Forgive(sources ...netip.Prefix) error
 	SetHost(ignored, onLink6 []netip.Prefix) error
 	Learnt
 }

@@ -40,8 +40,9 @@ type Controller struct {
 	host      Host
 	ignored   ignoreList
 	blocks    blocks
-	touches   touches  // connections to decoys
-	suspects  suspects // unproven evidence that the kernel only tells of
+	touches   touches   // connections to decoys
+	would     sentences // who is only logged to be blocked
+	suspects  suspects  // unproven evidence that the kernel only tells of
 	doubts    doubts
 	reconcile pace
 	served    services
@@ -71,7 +72,7 @@ func New(cfg Config, host Host, kernel Kernel, store Store, log *zap.Logger) *Co
 		log: log, cfg: cfg, kernel: kernel, store: store,
 		calls:  make(chan call, 64),
 		blocks: newBlocks(), touches: newTouches(cfg.Window),
-		suspects: newSuspects(cfg.Table), doubts: newDoubts(log), served: make(services),
+		suspects: newSuspects(cfg.Table), would: make(sentences), doubts: newDoubts(log), served: make(services),
 	}
 	c.setHost(host)
 	return c
@@ -174,8 +175,7 @@ func (c *Controller) enforce(b state.Block) error {
 	c.blocks.put(b)
 	err := c.kernel.Block(element(b, time.Now()))
 	if errors.Is(err, unix.ENOENT) {
-		c.log.Warn("our table is gone from the kernel; making it again", zap.Error(err))
-		err = c.kernel.Load(c.cfg.Table, c.elements(), c.served.elements(time.Now()))
+		err = c.makeAgain(err)
 	}
 	if err == nil {
 		return nil
@@ -185,6 +185,12 @@ func (c *Controller) enforce(b state.Block) error {
 		c.blocks.put(old)
 	}
 	return err
+}
+
+// makeAgain loads a table that somebody has deleted, with all blocks.
+func (c *Controller) makeAgain(why error) error {
+	c.log.Warn("our table is gone from the kernel; making it again", zap.Error(why))
+	return c.kernel.Load(c.cfg.Table, c.elements(), c.served.elements(time.Now()))
 }
 
 func element(b state.Block, now time.Time) nft.Element {

@@ -33,6 +33,7 @@ func testHost() Host {
 	return Host{
 		Ignored: map[netip.Prefix]string{netip.MustParsePrefix("10.0.0.1/32"): "gateway"},
 		OnLink6: []netip.Prefix{netip.MustParsePrefix("2001:db8:1::/64")},
+		Serving: []nft.Service{{Protocol: unix.IPPROTO_TCP, Port: 8080, Timeout: 24 * time.Hour}},
 	}
 }
 

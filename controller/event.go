@@ -18,6 +18,10 @@ func (c *Controller) event(e listener.Event) {
 		c.doubts.add(e.Verdict, e.Time)
 		return
 	}
+	if e.Source.Addr() == e.Target.Addr() {
+		c.debug("from the host itself", e)
+		return
+	}
 	source := c.sourceOf(e.Source.Addr())
 	if by, reason, ok := c.ignored.find(e.Source.Addr()); ok {
 		c.pardon(e, source, by, reason)
@@ -66,7 +70,7 @@ func (c *Controller) pardon(e listener.Event, source, by netip.Prefix, reason st
 // connect is for a completed connection to a decoy.
 func (c *Controller) connect(e listener.Event, source netip.Prefix) {
 	if b, ok := c.blocks.get(source); ok && b.Evidence != unproven {
-		c.debug("already blocked", e) // it was on its way when the block was made
+		c.again(e, b)
 		return
 	}
 	if n := c.touches.add(source, e.Time); n < c.cfg.Connects {
@@ -87,6 +91,10 @@ func (c *Controller) probe(e listener.Event, source netip.Prefix) {
 		return
 	}
 	c.debug("probe", e)
+	if b, ok := c.blocks.get(source); ok && e.Verdict == listener.Noticed && !c.cfg.onlyLogs(e.Protocol) {
+		c.again(e, b)
+		return
+	}
 	if !c.cfg.onlyLogs(e.Protocol) || !c.suspects.add(source, e.Time) {
 		return
 	}
@@ -103,16 +111,18 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 	now := time.Now()
 	b, verb := c.sentence(e, source, now)
 	if verb == "" {
-		c.debug("already blocked", e)
+		c.again(e, b)
 		return
 	}
-	log := c.log.With(append(fields(e), zap.Stringer("timeout", b.Until.Sub(now)), zap.Int("strikes", b.Strikes))...)
+	log := c.log.With(append(fields(e), zap.Duration("timeout", b.Until.Sub(now)), zap.Int("strikes", b.Strikes))...)
 	if !source.IsSingleIP() {
 		log = log.With(zap.Stringer("prefix", source))
 	}
 	if c.cfg.onlyLogs(e.Protocol) {
-		c.stats.WouldHave++
-		log.Info("would block")
+		if c.would.add(source, now, b.Until) {
+			c.stats.WouldHave++
+			log.Info("would block")
+		}
 		return
 	}
 	if err := c.enforce(b); err != nil {
@@ -128,6 +138,24 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 	}
 	c.store.Save(b, nil)
 	log.Info(verb, zap.Duration("took", time.Since(e.Time)))
+}
+
+// underway is how long an event may be on its way when its source is blocked.
+const underway = time.Second
+
+// again is for an event of a source that is blocked. One that comes later than
+// can be explained shows that the kernel does not hold the block any more: so
+// do a connection to a decoy, and a block that the kernel has made anew.
+func (c *Controller) again(e listener.Event, b state.Block) {
+	if e.Time.Sub(b.Since) < underway || c.cfg.Observe {
+		c.debug("already blocked", e)
+		return
+	}
+	c.log.Warn("a blocked source got through: somebody has taken its element out of the kernel; putting it back", fields(e)...)
+	if err := c.enforce(b); err != nil {
+		c.stats.Failed++
+		c.log.Error("cannot block", append(fields(e), zap.Error(err))...)
+	}
 }
 
 // sentence is the block that an event earns: a new one, or a longer one for a

@@ -17,12 +17,13 @@ import (
 // fakeKernel keeps blocks as the kernel does: an element goes by itself when
 // its time is up, and without a table nothing can be added.
 type fakeKernel struct {
-	loaded  bool
-	cfg     nft.Config
-	ends    map[netip.Prefix]time.Time
-	comment map[netip.Prefix]string
-	served  []nft.Service
-	fail    error // of the next Block
+	loaded   bool
+	cfg      nft.Config
+	ends     map[netip.Prefix]time.Time
+	comment  map[netip.Prefix]string
+	served   []nft.Service
+	forgiven []netip.Prefix
+	fail     error // of the next Block
 }
 
 func newFakeKernel() *fakeKernel {
@@ -63,6 +64,11 @@ func (k *fakeKernel) Unblock(prefixes ...netip.Prefix) error {
 	for _, p := range prefixes {
 		delete(k.ends, p)
 	}
+	return nil
+}
+
+func (k *fakeKernel) Forgive(sources ...netip.Prefix) error {
+	k.forgiven = append(k.forgiven, sources...)
 	return nil
 }
 

@@ -57,12 +57,20 @@ func longestFirst(bits []int) []int {
 
 // find tells whether an address is ignored, by which prefix and why.
 func (l ignoreList) find(a netip.Addr) (by netip.Prefix, reason string, ok bool) {
+	return l.covers(netip.PrefixFrom(a, a.BitLen()))
+}
+
+// covers tells whether all of a prefix is ignored, by which one and why.
+func (l ignoreList) covers(p netip.Prefix) (by netip.Prefix, reason string, ok bool) {
 	bits := l.bits6
-	if a.Is4() {
+	if p.Addr().Is4() {
 		bits = l.bits4
 	}
 	for _, n := range bits {
-		by, err := a.Prefix(n)
+		if n > p.Bits() {
+			continue
+		}
+		by, err := p.Addr().Prefix(n)
 		if err != nil {
 			continue
 		}
@@ -71,12 +79,6 @@ func (l ignoreList) find(a netip.Addr) (by netip.Prefix, reason string, ok bool)
 		}
 	}
 	return netip.Prefix{}, "", false
-}
-
-// covers tells whether all of a prefix is ignored.
-func (l ignoreList) covers(p netip.Prefix) (by netip.Prefix, reason string, ok bool) {
-	by, reason, ok = l.find(p.Addr())
-	return by, reason, ok && by.Bits() <= p.Bits()
 }
 
 // prefixes lists them in order.

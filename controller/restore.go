@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"nftsentry/nft"
 	"nftsentry/state"
@@ -49,7 +51,8 @@ func (c *Controller) Restore() error {
 
 // remember takes over the stored blocks that last, and returns those that are
 // over or ignored by now. A clock that was set meanwhile has changed the time
-// left in the store, but not in the kernel.
+// left in the store, but not in the kernel: that has the word on hosts. Of
+// prefixes it holds pieces, which may look like another prefix.
 func (c *Controller) remember(stored []state.Block, held []nft.Element) (over []state.Block) {
 	inKernel := make(map[netip.Prefix]time.Duration, len(held))
 	for _, e := range held {
@@ -58,7 +61,7 @@ func (c *Controller) remember(stored []state.Block, held []nft.Element) (over []
 	now := time.Now()
 	for _, b := range stored {
 		left := min(b.Until.Sub(now), b.Until.Sub(b.Since)) // more is a clock that was set back
-		if kernel := inKernel[b.Source]; kernel > 0 && (left-kernel).Abs() > agreement {
+		if kernel := inKernel[b.Source]; kernel > 0 && c.isHost(b.Source) && (left-kernel).Abs() > agreement {
 			left = kernel
 		}
 		if _, _, ignored := c.ignored.covers(b.Source); left <= 0 || ignored {
@@ -69,6 +72,11 @@ func (c *Controller) remember(stored []state.Block, held []nft.Element) (over []
 		c.blocks.put(b)
 	}
 	return over
+}
+
+// isHost tells whether a source is what is blocked for one address.
+func (c *Controller) isHost(source netip.Prefix) bool {
+	return source.IsSingleIP() || source.Addr().Is6() && source.Bits() == c.cfg.Table.Prefix6
 }
 
 // adopt makes blocks of what the kernel blocks and we do not know. It was
@@ -163,7 +171,11 @@ func (c *Controller) setHost(h Host) {
 func (c *Controller) SetHost(ctx context.Context, h Host) error {
 	return c.call(ctx, func(answer func(error)) {
 		c.setHost(h)
-		if err := c.kernel.SetHost(c.cfg.Table.Ignored, c.cfg.Table.OnLink6); err != nil {
+		err := c.kernel.SetHost(c.cfg.Table.Ignored, c.cfg.Table.OnLink6)
+		if errors.Is(err, unix.ENOENT) {
+			err = c.makeAgain(err)
+		}
+		if err != nil {
 			answer(err)
 			return
 		}

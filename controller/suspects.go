@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 
@@ -61,3 +62,23 @@ func (s *suspects) makeRoom(now time.Time) bool {
 
 // afford takes one block off the budget, if there is one left.
 func (s *suspects) afford(now time.Time) bool { return s.budget.AllowN(now, 1) }
+
+// sentences remembers whom only a message says to be blocked, and until when,
+// so that it is said once.
+type sentences map[netip.Prefix]time.Time
+
+// add tells whether a source is not said to be blocked yet, and takes it for
+// blocked until a moment. What finds no room is not said.
+func (s sentences) add(source netip.Prefix, now, until time.Time) bool {
+	if now.Before(s[source]) {
+		return false
+	}
+	if len(s) >= maxTouching {
+		maps.DeleteFunc(s, func(_ netip.Prefix, until time.Time) bool { return !now.Before(until) })
+	}
+	if len(s) >= maxTouching {
+		return false
+	}
+	s[source] = until
+	return true
+}

@@ -212,8 +212,13 @@ func TestIgnoredInterface(t *testing.T) {
 	w := newWorld(t)
 	serve(t, w.server, ":80", "welcome")
 	d := guard(t, w.server, "ignore.interfaces = [\"eth0\"]")
-	if _, err := touch(w.client, "", server4, 23); err == nil {
-		t.Error("a decoy answers at an ignored interface")
+	for _, port := range []int{23, int(d.status().Decoys.Listener), 200, 201, 202} {
+		if _, err := touch(w.client, "", server4, port); err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Errorf("port %d at an ignored interface: %v, want it refused", port, err)
+		}
+	}
+	if s := d.status(); s.Watched.Probes != 0 || s.Decoys.Connections != 0 || s.Blocks.Live != 0 {
+		t.Errorf("noticed at an ignored interface: %+v", s)
 	}
 	d.must("block", client4)
 	expectRead(t, w.client, "", server4, 80, "welcome")

@@ -10,7 +10,9 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -36,12 +38,27 @@ func TestMessages(t *testing.T) {
 		{[]string{"block", "10.0.0.1/8"}, 2, `"10.0.0.1/8" is not a source: write the network 10.0.0.0/8 or the address 10.0.0.1`},
 		{[]string{"block", "fe80::1%eth0"}, 2, `"fe80::1%eth0" is not a source: write an address without a zone, such as fe80::1`},
 		{[]string{"block", "--timeout", "10", "192.0.2.7"}, 2, `--timeout 10: a duration needs a unit, such as "10s"`},
-		{[]string{"block", "--timeout", "0s", "192.0.2.7"}, 2, `--timeout 0s: at least 1s`},
+		{[]string{"block", "--timeout", "0s", "192.0.2.7"}, 2, `--timeout 0s: from 1s to 3650d`},
+		{[]string{"block", "--timeout", "3651d", "192.0.2.7", "192.0.2.8"}, 2, `--timeout 3651d: from 1s to 3650d`},
+		{[]string{"block", "--timeout", "999999999999d", "192.0.2.7"}, 2, `--timeout 999999999999d: from 1s to 3650d`},
+		{[]string{"block", "--comment", strings.Repeat("x", 101), "192.0.2.7", "192.0.2.8"}, 2, `--comment: too long with 101 bytes: at most 100`},
+		{[]string{"block", "--comment", "two\nlines", "192.0.2.7", "192.0.2.8"}, 2, `--comment: '\\n' is not allowed: printable characters only, and no double quotes`},
+		{[]string{"block", "--comment", `say "no"`, "192.0.2.7", "192.0.2.8"}, 2, `--comment: '"' is not allowed: printable characters only, and no double quotes`},
+		{[]string{"block", "--comment", "caf\xe9", "192.0.2.7"}, 2, `--comment: not UTF-8: write it in UTF-8`},
+		{[]string{"block", "--comment", "  ", "192.0.2.7"}, 2, `--comment: nothing but blanks: say why, or leave it out`},
+		{[]string{"block", "192.0.2.7", "192.0.2.8", "-c", p.conf}, 1, `nftsentry is not running .*`},
 		{[]string{"unblock"}, 2, `unblock takes either addresses and prefixes or --all: see "nftsentry unblock --help"`},
 		{[]string{"unblock", "--all", "192.0.2.7"}, 2, `unblock takes either addresses and prefixes or --all: see "nftsentry unblock --help"`},
 		{[]string{"unblock", "\x1b[2J"}, 2, `"\\x1b\[2J" is not a source: write .*`},
 		{[]string{"check", "-c", missing}, 2, `.*missing.toml: file does not exist: name another file with -c, or leave -c out for the built-in defaults`},
 		{[]string{"list", "--socket", "/nowhere/sock"}, 1, `nftsentry is not running \(nobody answers on /nowhere/sock\): start it with "nftsentry run"`},
+		{[]string{"list", "--socket", "/" + strings.Repeat("x", 107)}, 2, `/x+: too long for a socket: at most 107 bytes`},
+		{[]string{"list", "--socket", p.conf}, 2, `.*nftsentry.toml: not a socket: name the control socket of the daemon, such as /run/nftsentry/control.sock`},
+		{[]string{"completion", "nope"}, 2, `no completion for "nope": there are bash, fish, powershell and zsh`},
+		{[]string{"completion"}, 2, `completion takes a shell: there are bash, fish, powershell and zsh`},
+		{[]string{"completion", "bash", "x"}, 2, `bash takes no arguments: see "nftsentry completion bash --help"`},
+		{[]string{"help", "nope"}, 2, `no help on "nope": there are block, check, .* and version`},
+		{[]string{"help", "block", "nope"}, 2, `no help on "block nope": there are block, check, .* and version`},
 		{[]string{"status", "-c", p.conf}, 1, `nftsentry is not running \(nobody answers on .*/sock\): start it with "nftsentry run"`},
 		{[]string{"unblock", "192.0.2.7", "-c", p.conf}, 1, `nftsentry is not running .*`},
 	} {
@@ -56,11 +73,19 @@ func TestMessages(t *testing.T) {
 // TestHelp shows that each command says how it is used, with an example.
 func TestHelp(t *testing.T) {
 	p := newProgram(t, netns.New(t, "host"), "")
-	for _, command := range []string{"run", "check", "status", "list", "block", "unblock", "teardown", "version"} {
+	for _, command := range []string{"run", "check", "status", "list", "block", "unblock", "teardown", "version", "completion", "help"} {
 		r := p.exec(command, "--help")
 		if r.code != 0 || !strings.Contains(r.stdout, "Examples:\n") || !strings.Contains(r.stdout, "--config") || r.stderr != "" {
 			t.Errorf("nftsentry %s --help: %+v", command, r)
 		}
+	}
+	for _, args := range [][]string{{"help"}, {"help", "block"}, {"completion", "bash"}} {
+		if r := p.exec(args...); r.code != 0 || r.stdout == "" || r.stderr != "" {
+			t.Errorf("nftsentry %q: %+v", args, r)
+		}
+	}
+	if r, want := p.exec("help", "block"), p.exec("block", "--help"); r != want {
+		t.Errorf("nftsentry help block: %+v, want %+v", r, want)
 	}
 	if r := p.exec("version"); r.code != 0 || !strings.HasPrefix(r.stdout, "nftsentry 0.1.0-dev (go1.") {
 		t.Errorf("nftsentry version: %+v", r)
@@ -101,11 +126,12 @@ func TestCheck(t *testing.T) {
 func TestSecondDaemon(t *testing.T) {
 	host := netns.New(t, "host")
 	first := guard(t, host, "")
-	if r := first.command("run"); r.code != 1 || !strings.Contains(r.stderr, "another nftsentry is running: it answers on "+first.dir+"/sock; stop it first") {
-		t.Errorf("with the same configuration: %+v", r)
+	elsewhere := program{t: t, host: netns.New(t, "elsewhere"), dir: first.dir, conf: first.conf}
+	if r := elsewhere.command("run"); r.code != 1 || r.stderr != "nftsentry: control socket: another nftsentry is running: it holds "+first.dir+"/sock.lock; stop it first\n" {
+		t.Errorf("with the same configuration in another network namespace: %+v", r)
 	}
 	second := newProgram(t, host, "tcp.port = 777")
-	want := regexp.MustCompile(`\Anftsentry: another nftsentry \(process \d+\) is running in this network namespace: stop it first\n\z`)
+	want := regexp.MustCompile(`\Anftsentry: another nftsentry is running in this network namespace: stop it first( \(.*\))?\n\z`)
 	for _, command := range []string{"run", "teardown"} {
 		if r := second.command(command); r.code != 1 || !want.MatchString(r.stderr) {
 			t.Errorf("%s with another configuration: %+v", command, r)
@@ -118,6 +144,62 @@ func TestSecondDaemon(t *testing.T) {
 		t.Errorf("the first daemon ends with %d", code)
 	}
 	second.run()
+}
+
+// TestSignals ends commands while they wait for a configuration: only a
+// daemon that runs catches signals.
+func TestSignals(t *testing.T) {
+	p := newProgram(t, netns.New(t, "host"), "")
+	fifo := filepath.Join(p.dir, "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for command, signal := range map[string]unix.Signal{"check": unix.SIGTERM, "list": unix.SIGINT, "teardown": unix.SIGHUP, "run": unix.SIGTERM} {
+		cmd := p.host.Command(os.Getenv(programEnv), command, "-c", fifo)
+		p.host.Start(t, cmd)
+		var pipe int
+		eventually(t, command+" waits for its configuration", 5*time.Second, func() (open bool) {
+			var err error
+			pipe, err = unix.Open(fifo, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+			return err == nil
+		})
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(5*time.Second, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait() // the status tells
+		kill.Stop()
+		if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != signal {
+			t.Errorf("%s by %v: %v", command, signal, cmd.ProcessState)
+		}
+		if err := unix.Close(pipe); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestListObserving shows that blocks from before the mode was observe are
+// listed as what they are.
+func TestListObserving(t *testing.T) {
+	d := guard(t, netns.New(t, "host"), "")
+	d.must("block", "198.51.100.7")
+	if r := d.command("list"); r.stderr != "" {
+		t.Errorf("list in force: %+v", r)
+	}
+	d.end(unix.SIGTERM)
+	d.configure(`mode = "observe"`)
+	p := d.program.run()
+	if r := p.command("list"); r.code != 0 || !strings.HasPrefix(r.stdout, "198.51.100.7\t") || strings.Count(r.stdout, "\n") != 1 ||
+		r.stderr != "nftsentry: mode is observe: none of these blocks is in force\n" {
+		t.Errorf("list: %+v", r)
+	}
+	if r := p.command("list", "--json"); r.code != 0 || r.stderr != "" {
+		t.Errorf("list --json: %+v", r)
+	}
+	p.must("unblock", "--all")
+	if r := p.command("list"); r.code != 0 || r.stdout != "" || r.stderr != "" {
+		t.Errorf("list of nobody: %+v", r)
+	}
 }
 
 // TestWithoutRights takes a capability away.

@@ -21,18 +21,25 @@ type chain struct {
 // transaction.
 func (b *builder) chains() []chain {
 	var all []chain
+	if b.cfg.senses() {
+		all = append(all, b.own())
+		all = append(all, b.counting()...)
+		all = append(all, b.sensePort(), b.senseOdd(), b.senseSession())
+	}
 	if b.cfg.Enforce {
-		all = append(all, b.refuseNew(), b.shieldSyn(), b.shieldNew(), b.refuse(), b.shield6(), b.shield())
+		all = append(all, b.refuseNew(), b.refuse())
 	}
-	if !b.cfg.senses() {
-		return all
+	if b.cfg.Enforce || b.cfg.senses() {
+		all = append(all, b.shieldOpen(), b.shieldNew(), b.shield6(), b.shield())
 	}
-	all = append(all, b.own())
-	all = append(all, b.counting()...)
-	if b.cfg.Port != 0 && len(b.cfg.Decoys) > 0 {
+	if b.cfg.lures() {
 		all = append(all, b.divert(), b.lure())
+		all = append(all, b.hidden()...)
 	}
-	return append(all, b.sensing()...)
+	if b.cfg.senses() {
+		all = append(all, b.sensing()...)
+	}
+	return all
 }
 
 // addChains adds the configured chains to the transaction.

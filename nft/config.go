@@ -81,6 +81,9 @@ type Config struct {
 // senses tells whether there is a tripwire at all.
 func (c Config) senses() bool { return len(c.Decoys)+len(c.WatchTCP)+len(c.WatchUDP) > 0 }
 
+// lures tells whether decoy ports lead to the listener.
+func (c Config) lures() bool { return c.Port != 0 && len(c.Decoys) > 0 }
+
 // judges tells whether the kernel makes blocks by itself.
 func (c Config) judges() bool { return c.JudgeTCP || c.JudgeUDP }
 

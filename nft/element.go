@@ -139,6 +139,39 @@ func (b *builder) deleteHosts(hosts []Element) error {
 	return nil
 }
 
+// Forgive has the kernel forget what it has counted against the sources, so
+// that each begins anew; without any, against everybody.
+func (t *Table) Forgive(sources ...netip.Prefix) error {
+	if len(sources) == 0 {
+		err := t.transact(func(b *builder) error {
+			b.conn.FlushSet(b.sets.suspects4)
+			b.conn.FlushSet(b.sets.suspects6)
+			return nil
+		})
+		return ignoreMissing("forgive all sources", err)
+	}
+	var errs []error
+	for _, p := range sources {
+		err := t.transact(func(b *builder) error {
+			set := b.sets.suspects6
+			if p.Addr().Is4() {
+				set = b.sets.suspects4
+			}
+			return b.conn.SetDeleteElements(set, []nftables.SetElement{{Key: p.Addr().AsSlice()}})
+		})
+		errs = append(errs, ignoreMissing(fmt.Sprintf("forgive %s", p), err))
+	}
+	return errors.Join(errs...)
+}
+
+// ignoreMissing passes over that there is no table, or no such element in it.
+func ignoreMissing(what string, err error) error {
+	if err == nil || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
 func (t *Table) unblockNets(nets map[netip.Prefix]span) error {
 	if len(nets) == 0 {
 		return nil
@@ -216,11 +249,14 @@ func (b *builder) fillHosts(hosts []Element) error {
 func (t *Table) changeNets(change func()) error {
 	old := maps.Clone(t.nets)
 	change()
-	if err := t.transact(func(b *builder) error { return b.fillNets(t.nets) }); err != nil {
-		t.nets = old
-		return err
+	err := t.transact(func(b *builder) error { return b.fillNets(t.nets) })
+	if err == nil {
+		err = t.verifyNets()
 	}
-	return t.verifyNets()
+	if err != nil {
+		t.nets = old
+	}
+	return err
 }
 
 // fillNets replaces the elements of the sets of prefixes by the disjoint form

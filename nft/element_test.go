@@ -305,3 +305,35 @@ func TestExpiry(t *testing.T) {
 		}
 	}
 }
+
+// TestForgive shows that a source which is forgiven is counted from the first
+// port again, and that others are not forgiven with it.
+func TestForgive(t *testing.T) {
+	host, table := load(t, enforce())
+	nft := netns.Tool(t, "nft")
+	for set, elems := range map[string]string{"suspects4": "192.0.2.7, 192.0.2.8", "suspects6": "2001:db8::, 2001:db8:1::"} {
+		host.Output(t, nft, fmt.Sprintf("add element inet nftsentry %s { %s }", set, strings.ReplaceAll(elems, ",", " timeout 1m,")+" timeout 1m"))
+	}
+	suspects := func() string {
+		return host.Output(t, nft, "list set inet nftsentry suspects4") + host.Output(t, nft, "list set inet nftsentry suspects6")
+	}
+	for range 2 { // the second time there is nothing to forgive
+		if err := table.Forgive(netip.MustParsePrefix("192.0.2.7/32"), netip.MustParsePrefix("2001:db8::/64")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := suspects()
+	if strings.Contains(got, "192.0.2.7") || strings.Contains(got, "2001:db8:: ") || !strings.Contains(got, "192.0.2.8") || !strings.Contains(got, "2001:db8:1::") {
+		t.Errorf("suspects after two were forgiven:\n%s", got)
+	}
+	if err := table.Forgive(); err != nil {
+		t.Fatal(err)
+	}
+	if got := suspects(); strings.Contains(got, "elements") {
+		t.Errorf("suspects after all were forgiven:\n%s", got)
+	}
+	host.Output(t, nft, "delete table inet nftsentry")
+	if err := errors.Join(table.Forgive(), table.Forgive(netip.MustParsePrefix("192.0.2.7/32"))); err != nil {
+		t.Errorf("Forgive without a table: %v", err)
+	}
+}

@@ -171,6 +171,14 @@ func notLocal() rule {
 	}
 }
 
+// fromHost is "fib saddr type local".
+func fromHost() rule {
+	return rule{
+		&expr.Fib{Register: reg1, FlagSADDR: true, ResultADDRTYPE: true},
+		cmpEq(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)),
+	}
+}
+
 // notForHost is "meta pkttype != host": broadcasts and multicasts.
 func notForHost() rule {
 	return rule{&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: reg1}, cmpNeq([]byte{unix.PACKET_HOST})}

@@ -27,7 +27,7 @@ func (b *builder) divert() chain {
 	rules := []rule{of(opensConnection(expr.CmpOpNeq), back())}
 	rules = append(rules, b.unlessServed()...)
 	rules = append(rules, of(notLocal(), back()))
-	rules = append(rules, b.unlessIgnored()...)
+	rules = append(rules, b.unlessIgnored(back())...)
 	rules = append(rules, b.unlessFlooded(unix.IPPROTO_TCP)...)
 	return chain{name: "divert", rules: append(rules,
 		jump("count"),
@@ -41,21 +41,43 @@ func (b *builder) own() chain {
 	return chain{name: "own", rules: []rule{of(service(), add(b.sets.served, 0))}}
 }
 
+// hidden makes the listener's own port look like one that nobody serves to
+// who has not been led there: it would give the decoys away.
+func (b *builder) hidden() []chain {
+	closed := goTo("closed")
+	rules := append(b.unlessSelf(closed), b.unlessIgnored(closed)...)
+	rules = append(rules, b.unlessFlooded(unix.IPPROTO_TCP)...)
+	return []chain{
+		{name: "closed", rules: []rule{of(l4proto(unix.IPPROTO_TCP), rejectReset())}},
+		{name: "hidden", rules: append(rules, jump("count"), closed)},
+	}
+}
+
 // unlessServed leaves ports alone that a service owns or has owned lately,
 // and what the host sends to itself.
 func (b *builder) unlessServed() []rule {
 	rules := []rule{
 		of(service(), in(b.sets.served), back()),
 		of(socketIn(b.anySocket()), goTo("own")),
-		of(iifLo(), back()),
 	}
-	return append(rules, b.exceptInterfaces()...)
+	return append(rules, b.unlessSelf(back())...)
 }
 
-func (b *builder) unlessIgnored() []rule {
+// unlessSelf has another way for what the host sends to itself, for what is
+// sent in its name, and for what arrives by an ignored interface.
+func (b *builder) unlessSelf(way rule) []rule {
+	rules := []rule{of(iifLo(), way), of(fromHost(), way)}
+	for _, name := range b.cfg.IgnoredInterfaces {
+		rules = append(rules, of(iifname(name), way))
+	}
+	return rules
+}
+
+// unlessIgnored has another way for ignored sources.
+func (b *builder) unlessIgnored(way rule) []rule {
 	return []rule{
-		of(saddrIn(ipv4, b.sets.ignored4), back()),
-		of(saddrIn(ipv6, b.sets.ignored6), back()),
+		of(saddrIn(ipv4, b.sets.ignored4), way),
+		of(saddrIn(ipv6, b.sets.ignored6), way),
 	}
 }
 

@@ -23,60 +23,35 @@ const peerMemory = time.Hour
 // snapLength is how many bytes of a packet come with a message: the headers.
 const snapLength = 128
 
-// sensing notices packets to watched ports that no service owns. Established
-// traffic leaves at the first rule.
+// sensing notices packets to watched ports that no service owns. It comes
+// after lure, in a nat chain, because such chains see the first packet of a
+// connection only, and none that has been led to a container: established
+// traffic pays nothing.
 func (b *builder) sensing() []chain {
-	return []chain{b.sensePort(), b.senseSession(), b.senseKnown(), b.senseSyn(), b.senseOdd(), b.senseUDP(), {
-		name: "sense", typ: nftables.ChainTypeFilter,
-		hook: nftables.ChainHookInput, priority: *nftables.ChainPriorityMangle,
+	return []chain{b.senseSyn(), b.senseUDP(), {
+		name: "sense", typ: nftables.ChainTypeNAT,
+		hook: nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityNATDest + 2,
 		rules: []rule{
-			of(ctState(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED), goTo("sense_known")),
+			of(ctState(expr.CtStateBitRELATED), back()),
 			of(opensConnection(expr.CmpOpEq), goTo("sense_syn")),
-			of(opensNothing(), goTo("sense_odd")),
-			of(l4proto(unix.IPPROTO_UDP), ctState(expr.CtStateBitNEW), goTo("sense_udp")),
+			of(l4proto(unix.IPPROTO_UDP), goTo("sense_udp")),
 		},
 	}}
 }
 
-// senseKnown finds sessions, which make their source a peer.
-func (b *builder) senseKnown() chain {
-	c := chain{name: "sense_known"}
-	if len(b.cfg.Sessions) > 0 {
-		c.rules = []rule{of(b.sessionPort(), goTo("sense_session"))}
-	}
-	return c
-}
-
-// sessionPort is "tcp dport" of a session: compared where it is one port,
-// since every packet that the host gets comes by here.
-func (b *builder) sessionPort() rule {
-	if s := b.cfg.Sessions; len(s) == 1 && s[0].First == s[0].Last {
-		return tcpDportIs(s[0].First)
-	}
-	set := &nftables.Set{KeyType: nftables.TypeInetService, Interval: true}
-	return tcpDport(b.anonymous(set, portIntervals(b.cfg.Sessions)))
-}
-
-// senseSession makes a source a peer whose handshake is complete. A half-open
-// scan that comes by an open session port leaves a RST there, and no session.
-func (b *builder) senseSession() chain {
-	c := chain{name: "sense_session"}
-	for _, o := range b.origins() {
-		c.rules = append(c.rules, of(assured(), o.only, o.key, update(o.peers, peerMemory)))
-	}
-	return c
-}
-
 func (b *builder) senseSyn() chain {
 	c := chain{name: "sense_syn", rules: []rule{of(tcpDport(b.sets.watchTCP), goTo("sense_port"))}}
-	if b.cfg.Port == 0 { // else divert has seen it
+	if b.cfg.lures() { // divert has seen what goes to decoy ports
+		c.rules = append(c.rules, of(tcpDportIs(b.cfg.Port), goTo("hidden")))
+	} else {
 		c.rules = append(c.rules, of(tcpDport(b.sets.decoyTCP), goTo("sense_port")))
 	}
 	return c
 }
 
 // senseOdd is for TCP packets that neither open a connection nor belong to
-// one: no host sends them but to find out how another answers.
+// one: no host sends them but to find out how another answers. Connection
+// tracking takes none of them for a connection, and so no nat chain sees them.
 func (b *builder) senseOdd() chain {
 	return chain{name: "sense_odd", rules: []rule{
 		of(tcpDport(b.sets.watchTCP), goTo("sense_port")),
@@ -99,9 +74,37 @@ func (b *builder) senseUDP() chain {
 func (b *builder) sensePort() chain {
 	rules := b.unlessServed()
 	rules = append(rules, of(notForHost(), back()), of(notLocal(), back()))
-	rules = append(rules, b.unlessIgnored()...)
+	rules = append(rules, b.unlessIgnored(back())...)
 	rules = append(rules, b.unlessFlooded(unix.IPPROTO_TCP, unix.IPPROTO_UDP)...)
 	return chain{name: "sense_port", rules: append(rules, goTo("count"))}
+}
+
+// senseSession makes a source a peer whose handshake is complete. A half-open
+// scan that comes by an open session port leaves a RST there, and no session.
+func (b *builder) senseSession() chain {
+	c := chain{name: "sense_session", rules: []rule{of(notLocal(), back())}}
+	for _, o := range b.origins() {
+		c.rules = append(c.rules, of(assured(), o.only, o.key, update(o.peers, peerMemory)))
+	}
+	return c
+}
+
+// sessions leads packets to session ports to senseSession.
+func (b *builder) sessions() []rule {
+	if !b.cfg.senses() || len(b.cfg.Sessions) == 0 {
+		return nil
+	}
+	return []rule{of(b.sessionPort(), goTo("sense_session"))}
+}
+
+// sessionPort is "tcp dport" of a session: compared where it is one port,
+// since every packet that the host gets comes by here.
+func (b *builder) sessionPort() rule {
+	if s := b.cfg.Sessions; len(s) == 1 && s[0].First == s[0].Last {
+		return tcpDportIs(s[0].First)
+	}
+	set := &nftables.Set{KeyType: nftables.TypeInetService, Interval: true}
+	return tcpDport(b.anonymous(set, portIntervals(b.cfg.Sessions)))
 }
 
 // An origin is a way in which sources are told apart: IPv4 by address, IPv6

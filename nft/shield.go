@@ -6,41 +6,42 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shieldNew drops the TCP connections that a blocked source tries to open
-// before connection tracking sees them.
+// shieldNew picks out the TCP packets that belong to no connection yet: all
+// others have an ACK or a RST.
 func (b *builder) shieldNew() chain {
 	return chain{
 		name: "shield_new", typ: nftables.ChainTypeFilter,
 		hook: nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityRaw - 10,
-		rules: []rule{of(opensConnection(expr.CmpOpEq), goTo("shield_syn"))},
+		rules: []rule{of(opensNothing(), goTo("shield_open"))},
 	}
 }
 
-func (b *builder) shieldSyn() chain {
-	return chain{name: "shield_syn", rules: []rule{
-		of(saddrIn(ipv4, b.sets.blocked4), goTo("refuse_new")),
-		of(saddrIn(ipv6, b.sets.blocked6), goTo("refuse_new")),
-		of(saddrMasked(ipv6, b.cfg.Prefix6), in(b.sets.blocked6), goTo("refuse_new")),
-	}}
+// shieldOpen drops the TCP connections that a blocked source tries to open
+// before connection tracking sees them, and sends on what opens none.
+func (b *builder) shieldOpen() chain {
+	c := chain{name: "shield_open"}
+	if b.cfg.Enforce {
+		c.rules = append(c.rules,
+			of(saddrIn(ipv4, b.sets.blocked4), goTo("refuse_new")),
+			of(saddrIn(ipv6, b.sets.blocked6), goTo("refuse_new")),
+			of(saddrMasked(ipv6, b.cfg.Prefix6), in(b.sets.blocked6), goTo("refuse_new")),
+		)
+	}
+	if b.cfg.senses() {
+		c.rules = append(c.rules, of(opensConnection(expr.CmpOpNeq), goTo("sense_odd")))
+	}
+	return c
 }
 
 // refuseNew is the end of the way for what a blocked source sends; only here,
 // where the honest never come, are the exceptions looked up.
 func (b *builder) refuseNew() chain {
-	rules := b.exceptInterfaces()
-	rules = append(rules,
-		of(saddrIn(ipv4, b.sets.ignored4), back()),
-		of(saddrIn(ipv6, b.sets.ignored6), back()),
-	)
-	return chain{name: "refuse_new", rules: append(rules, b.refusal()...)}
-}
-
-func (b *builder) exceptInterfaces() []rule {
 	var rules []rule
 	for _, name := range b.cfg.IgnoredInterfaces {
 		rules = append(rules, of(iifname(name), back()))
 	}
-	return rules
+	rules = append(rules, b.unlessIgnored(back())...)
+	return chain{name: "refuse_new", rules: append(rules, b.refusal()...)}
 }
 
 func (b *builder) refusal() []rule {
@@ -55,23 +56,32 @@ func (b *builder) refusal() []rule {
 
 // shield meets everything else: one look-up for the honest.
 func (b *builder) shield() chain {
-	return chain{
+	c := chain{
 		name: "shield", typ: nftables.ChainTypeFilter,
 		hook: nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityMangle,
-		rules: []rule{
-			of(nfproto(ipv6), goTo("shield6")),
+		rules: []rule{of(nfproto(ipv6), goTo("shield6"))},
+	}
+	if b.cfg.Enforce {
+		c.rules = append(c.rules,
 			of(saddrIn(ipv4, b.sets.blocked4), goTo("refuse")),
 			of(saddrIn(ipv4, b.sets.nets4), goTo("refuse")),
-		},
+		)
 	}
+	c.rules = append(c.rules, b.sessions()...)
+	return c
 }
 
 func (b *builder) shield6() chain {
-	return chain{name: "shield6", rules: []rule{
-		of(saddrIn(ipv6, b.sets.blocked6), goTo("refuse")),
-		of(saddrMasked(ipv6, b.cfg.Prefix6), in(b.sets.blocked6), goTo("refuse")),
-		of(saddrIn(ipv6, b.sets.nets6), goTo("refuse")),
-	}}
+	c := chain{name: "shield6"}
+	if b.cfg.Enforce {
+		c.rules = append(c.rules,
+			of(saddrIn(ipv6, b.sets.blocked6), goTo("refuse")),
+			of(saddrMasked(ipv6, b.cfg.Prefix6), in(b.sets.blocked6), goTo("refuse")),
+			of(saddrIn(ipv6, b.sets.nets6), goTo("refuse")),
+		)
+	}
+	c.rules = append(c.rules, b.sessions()...)
+	return c
 }
 
 // refuse lets pass what keeps the host on the net: replies to connections

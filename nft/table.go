@@ -24,9 +24,10 @@ type Table struct {
 
 // Open makes ready to work on the table in the network namespace that the
 // file descriptor netns stands for, or in the caller's if it is 0. It does
-// not change the kernel.
-func Open(netns int) (*Table, error) {
-	t := &Table{netns: netns, nets: make(map[netip.Prefix]span)}
+// not change the kernel. Until Load, what is there is read as a table that
+// blocks IPv6 sources by prefixes of prefix6 bits.
+func Open(netns, prefix6 int) (*Table, error) {
+	t := &Table{netns: netns, cfg: Config{Prefix6: prefix6}, nets: make(map[netip.Prefix]span)}
 	if _, err := t.connection(); err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
@@ -100,17 +101,16 @@ func (t *Table) Load(cfg Config, blocks []Element, served []Service) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	old := t.cfg
-	t.cfg = cfg
+	old, nets := t.cfg, t.nets
+	t.cfg, t.nets = cfg, make(map[netip.Prefix]span)
 	if err := t.load(blocks, served); err != nil {
-		t.cfg = old
+		t.cfg, t.nets = old, nets
 		return t.explain(cfg, err)
 	}
 	return nil
 }
 
 func (t *Table) load(blocks []Element, served []Service) error {
-	t.nets = make(map[netip.Prefix]span)
 	began, hosts := time.Now(), t.sort(blocks)
 	err := t.replace(hosts, served, false)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
@@ -185,8 +185,8 @@ func (b *builder) removeChains(names []string) {
 }
 
 // Unlure takes the chain away that leads decoy ports to the listener, as
-// befits a listener that stops. All blocks stay in force. It is no error if
-// there is no table.
+// befits a listener that stops. All blocks stay in force. The error is
+// unix.ENOENT if somebody has deleted the table.
 func (t *Table) Unlure() error {
 	chains, err := t.presentChains()
 	if err != nil {
@@ -197,7 +197,7 @@ func (t *Table) Unlure() error {
 		b.removeChains(chains)
 		return b.addChains()
 	})
-	if err != nil && !errors.Is(err, unix.ENOENT) {
+	if err != nil {
 		return fmt.Errorf("take the lure chain away: %w", err)
 	}
 	return nil

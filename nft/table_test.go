@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,7 +47,7 @@ func enforce() Config {
 func load(t *testing.T, cfg Config, blocks ...Element) (*netns.Host, *Table) {
 	t.Helper()
 	host := netns.New(t, "host")
-	table, err := Open(host.FD())
+	table, err := Open(host.FD(), 64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +123,7 @@ func TestLoadOverOtherShape(t *testing.T) {
 	host.Output(t, nft, "add table inet nftsentry")
 	host.Output(t, nft, "add set inet nftsentry blocked4 { type ipv6_addr; }")
 	host.Output(t, nft, "add chain inet nftsentry shield { type filter hook input priority 7; }")
-	table, err := Open(host.FD())
+	table, err := Open(host.FD(), 64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,6 +139,63 @@ func TestLoadOverOtherShape(t *testing.T) {
 	}
 }
 
+// TestLoadFails shows that a table which cannot be loaded leaves all as it
+// was, also what is remembered of prefixes.
+func TestLoadFails(t *testing.T) {
+	host, table := load(t, enforce(), Element{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Timeout: time.Hour})
+	var many []Element
+	for i := range MaxHosts + 1 {
+		many = append(many, Element{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), Timeout: time.Hour})
+	}
+	if err := table.Load(enforce(), many, nil); !errors.Is(err, unix.ENFILE) {
+		t.Fatalf("Load of too many: %v, want ENFILE", err)
+	}
+	if err := table.Block(Element{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Timeout: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, host); !strings.Contains(got, "198.51.100.0/24") || !strings.Contains(got, "203.0.113.0/24") {
+		t.Errorf("want both prefixes in\n%s", got)
+	}
+}
+
+// TestServed shows that services are added and read back, that a Load without
+// any leaves them, and that too many are cut.
+func TestServed(t *testing.T) {
+	host, table := load(t, enforce())
+	want := []Service{{unix.IPPROTO_TCP, 2323, time.Hour}, {unix.IPPROTO_UDP, 53, 24 * time.Hour}}
+	for _, given := range [][]Service{want, nil} {
+		if err := table.Load(enforce(), nil, given); err != nil {
+			t.Fatal(err)
+		}
+		got, err := table.Served()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range got {
+			got[i].Timeout = got[i].Timeout.Round(time.Minute)
+		}
+		slices.SortFunc(got, func(a, b Service) int { return cmpInt(a.Protocol, b.Protocol) })
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("served (-want +got):\n%s", diff)
+		}
+	}
+	if got := list(t, host); !strings.Contains(got, "tcp . 2323 timeout 1h") || !strings.Contains(got, "udp . 53 timeout 1d") {
+		t.Errorf("want both services in\n%s", got)
+	}
+	var many []Service
+	for i := range MaxServed + 1 {
+		many = append(many, Service{unix.IPPROTO_TCP, uint16(i + 1), time.Hour})
+	}
+	if err := table.Load(enforce(), nil, many); err != nil {
+		t.Errorf("Load of too many services: %v", err)
+	}
+	if got, err := table.Served(); len(got) != MaxServed || err != nil {
+		t.Errorf("%d services, %v, want %d", len(got), err, MaxServed)
+	}
+}
+
+func cmpInt(a, b byte) int { return int(a) - int(b) }
+
 func TestUnlure(t *testing.T) {
 	host, table := load(t, enforce(), Element{Prefix: netip.MustParsePrefix("198.51.100.7/32"), Timeout: time.Hour})
 	if err := table.Unlure(); err != nil {
@@ -148,8 +206,8 @@ func TestUnlure(t *testing.T) {
 		t.Errorf("after Unlure:\n%s", got)
 	}
 	host.Output(t, netns.Tool(t, "nft"), "delete table inet nftsentry")
-	if err := table.Unlure(); err != nil {
-		t.Errorf("Unlure without a table: %v", err)
+	if err := table.Unlure(); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("Unlure without a table: %v, want ENOENT", err)
 	}
 }
 
@@ -184,7 +242,7 @@ func TestDelete(t *testing.T) {
 // TestCheck shows that a dry run passes on a kernel that has all, and leaves nothing.
 func TestCheck(t *testing.T) {
 	host := netns.New(t, "host")
-	table, err := Open(host.FD())
+	table, err := Open(host.FD(), 64)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,6 +284,17 @@ func TestConfigValidate(t *testing.T) {
 		"port 0":         func(c *Config) { c.Decoys = []PortRange{{0, 1}} },
 		"reversed range": func(c *Config) { c.Decoys = []PortRange{{5, 4}} },
 		"overlap":        func(c *Config) { c.Decoys = []PortRange{{1, 5}, {5, 6}} },
+		"watched TCP":    func(c *Config) { c.WatchTCP = []PortRange{{0, 1}} },
+		"watched UDP":    func(c *Config) { c.WatchUDP = []PortRange{{5, 4}} },
+		"sessions":       func(c *Config) { c.Sessions = []PortRange{{2, 2}, {1, 1}} },
+		"group 0":        func(c *Config) { c.Group = 0 },
+		"no flood":       func(c *Config) { c.FloodRate = 0 },
+		"no ports":       func(c *Config) { c.Ports = 0 },
+		"many ports":     func(c *Config) { c.Ports = 1001 },
+		"no window":      func(c *Config) { c.Window = 0 },
+		"no timeout":     func(c *Config) { c.Timeout = time.Millisecond },
+		"no budget":      func(c *Config) { c.Budget.Count = 0 },
+		"endless budget": func(c *Config) { c.Budget.Per = 0 },
 	} {
 		cfg := enforce()
 		spoil(&cfg)

@@ -82,7 +82,7 @@ func checkHost(cfg conf.Config) []hostCheck {
 }
 
 func checkKernel(cfg conf.Config) error {
-	table, err := nft.Open(0)
+	table, err := nft.Open(0, cfg.Block.Prefix6)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"nftsentry/conf"
 	"nftsentry/controller"
@@ -48,7 +49,7 @@ type guard struct {
 func openGuard(cfg conf.Config, file string, log *zap.Logger) (*guard, error) {
 	g := &guard{cfg: cfg, file: file, log: log, started: time.Now()}
 	for _, open := range []func() error{
-		g.openSocket, g.lock, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openController,
+		g.lock, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openController,
 	} {
 		if err := open(); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -78,7 +79,7 @@ func (g *guard) openSocket() (err error) {
 }
 
 func (g *guard) lock() error {
-	l, err := lockNamespace(g.log)
+	l, err := lockNamespace()
 	if err == nil {
 		g.closeLater(l.Close)
 	}
@@ -117,7 +118,7 @@ func (g *guard) openNFLOG() (err error) {
 }
 
 func (g *guard) openTable() (err error) {
-	g.table, err = nft.Open(0)
+	g.table, err = nft.Open(0, g.cfg.Block.Prefix6)
 	if err == nil {
 		g.closeLater(g.table.Close)
 	}
@@ -192,10 +193,15 @@ func (g *guard) run(ctx context.Context) error {
 	g.announce()
 	err := g.runTasks(ctx)
 	g.notify(daemon.SdNotifyStopping)
-	err = errors.Join(err, g.table.Unlure())
+	blocks := "stay in force"
+	if gone := g.table.Unlure(); errors.Is(gone, unix.ENOENT) {
+		blocks = "are on record only: our table was deleted from the kernel"
+	} else {
+		err = errors.Join(err, gone)
+	}
 	stopWriting()
 	err = errors.Join(err, writer.Wait(), g.close())
-	g.log.Info("stop", zap.String("blocks", "stay in force"), zap.Error(err))
+	g.log.Info("stop", zap.String("blocks", blocks), zap.Error(err))
 	return err
 }
 
@@ -216,9 +222,20 @@ func (g *guard) follow(ctx context.Context, f host.Facts) {
 	if f.Equal(g.facts) {
 		return
 	}
-	g.facts = f
-	if err := g.controller.SetHost(ctx, hostOf(f)); err != nil && ctx.Err() == nil {
-		g.log.Error("cannot tell the kernel what belongs to this host", zap.Error(err))
+	for tries := 0; ; tries++ {
+		err := g.controller.SetHost(ctx, hostOf(f))
+		if err == nil {
+			g.facts = f
+			return
+		}
+		if tries == 0 && ctx.Err() == nil {
+			g.log.Error("cannot tell the kernel what belongs to this host; trying again every second", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
 	}
 }
 
@@ -230,7 +247,7 @@ func (g *guard) announce() {
 	g.log.Info("start",
 		zap.String("version", version), zap.String("config", file), zap.String("mode", string(g.cfg.Mode)),
 		zap.String("decoys", conf.FormatPorts(g.cfg.TCP.Decoys())), zap.Uint16("listener", g.decoy.Port()),
-		zap.String("watched", conf.FormatPorts(g.cfg.TCP.Watched())), zap.String("watched udp", conf.FormatPorts(g.cfg.UDP.Watched())),
+		zap.String("watched", conf.FormatPorts(g.cfg.TCP.Watch)), zap.String("watched_udp", conf.FormatPorts(g.cfg.UDP.Watch)),
 	)
 	g.notify(daemon.SdNotifyReady)
 }

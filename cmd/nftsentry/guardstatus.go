@@ -30,20 +30,37 @@ func (g *guard) status(ctx context.Context) (api.Status, error) {
 		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
 		Problems: []string{},
 	}
-	err = g.controller.Do(ctx, func() error { return g.addCounters(&s) })
-	s.Problems = append(s.Problems, problems(s, err, g.store.Degraded())...)
+	counters, unreadable, err := g.counters(ctx)
+	if err != nil {
+		return api.Status{}, err
+	}
+	s.Dropped = api.Dropped{Packets: counters.Dropped.Packets, Bytes: counters.Dropped.Bytes}
+	s.Watched.Flooded, s.Watched.Crowded, s.Watched.BudgetSpent = counters.Flooded.Packets, counters.Crowded.Packets, counters.Spent.Packets
+	s.Problems = append(s.Problems, problems(s, unreadable, g.store.Degraded())...)
 	for _, reason := range stats.Doubts {
 		s.Problems = append(s.Problems, "unproven evidence makes no blocks for now: "+reason)
 	}
-	return s, ctx.Err()
+	return s, nil
 }
 
-// addCounters adds what the kernel counts.
-func (g *guard) addCounters(s *api.Status) error {
-	c, err := g.table.Counters()
-	s.Dropped = api.Dropped{Packets: c.Dropped.Packets, Bytes: c.Dropped.Bytes}
-	s.Watched.Flooded, s.Watched.Crowded, s.Watched.BudgetSpent = c.Flooded.Packets, c.Crowded.Packets, c.Spent.Packets
-	return err
+// counters asks the kernel, in the controller's goroutine. Unreadable says why
+// the table cannot be read; err, why it was not asked.
+func (g *guard) counters(ctx context.Context) (c nft.Counters, unreadable, err error) {
+	type answer struct {
+		nft.Counters
+		err error
+	}
+	answers := make(chan answer, 1) // who has stopped waiting shares nothing with who reads
+	err = g.controller.Do(ctx, func() error {
+		c, err := g.table.Counters()
+		answers <- answer{c, err}
+		return nil
+	})
+	if err != nil {
+		return nft.Counters{}, nil, err
+	}
+	a := <-answers
+	return a.Counters, a.err, nil
 }
 
 // problems says what is not as it should be.

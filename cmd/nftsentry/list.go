@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -17,7 +19,8 @@ func newList(o *options) *cobra.Command {
 		Long: `List shows the blocks in force, the oldest first.
 
 On a terminal it is a table; in a pipe each block is a line of source, end,
-comment, evidence, origin and strikes with tabs between.`,
+comment, evidence, origin and strikes with tabs between. In observe mode none
+of them is in force, which a message says.`,
 		Example: `  nftsentry list
   nftsentry list --json | jq -r '.[] | select(.strikes > 0) | .source'`,
 		Args: arguments(0, 0, "no arguments"),
@@ -33,10 +36,25 @@ comment, evidence, origin and strikes with tabs between.`,
 			if o.json {
 				return o.out.json(all)
 			}
+			if len(all) > 0 {
+				if err := o.warnObserving(cmd.Context(), client); err != nil {
+					return err
+				}
+			}
 			return o.out.blocks(all)
 		},
 	}
 	return o.prints(o.asks(cmd))
+}
+
+// warnObserving says so if blocks are on record only, from before the mode
+// was observe.
+func (o *options) warnObserving(ctx context.Context, client *api.Client) error {
+	s, err := client.Status(ctx)
+	if err == nil && s.Mode == string(conf.Observe) {
+		o.out.message(errors.New("mode is observe: none of these blocks is in force"))
+	}
+	return err
 }
 
 // blocks prints blocks; how long each lasts for a person, its end for a program.

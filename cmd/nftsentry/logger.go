@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
@@ -16,7 +17,7 @@ func newLogger(cfg conf.Log, out *output) *zap.Logger {
 	enc := zapcore.EncoderConfig{
 		TimeKey: "time", LevelKey: "level", NameKey: "part", MessageKey: "msg",
 		EncodeLevel: zapcore.LowercaseLevelEncoder, EncodeTime: zapcore.RFC3339TimeEncoder,
-		EncodeDuration: zapcore.StringDurationEncoder,
+		EncodeDuration: encodeDuration,
 	}
 	encoder := zapcore.NewJSONEncoder(enc)
 	if human {
@@ -25,4 +26,13 @@ func newLogger(cfg conf.Log, out *output) *zap.Logger {
 		encoder = zapcore.NewConsoleEncoder(enc)
 	}
 	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out.messages)), cfg.Level))
+}
+
+// encodeDuration writes whole seconds as the configuration has them.
+func encodeDuration(d time.Duration, enc zapcore.PrimitiveArrayEncoder) {
+	if d >= time.Second && d%time.Second == 0 {
+		enc.AppendString(conf.FormatDuration(d))
+		return
+	}
+	enc.AppendString(d.String())
 }

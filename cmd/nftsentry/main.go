@@ -4,13 +4,7 @@
 // parts. It decides nothing.
 package main
 
-import (
-	"context"
-	"os"
-	"os/signal"
-
-	"golang.org/x/sys/unix"
-)
+import "os"
 
 // version is set by the linker for releases.
 var version = "0.1.0-dev"
@@ -20,8 +14,6 @@ func main() {
 }
 
 func realMain() int {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer stop()
 	out := stdio()
-	return out.finish(newRoot(out).ExecuteContext(ctx))
+	return out.finish(newRoot(out).Execute())
 }

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nftsentry/conf"
+	"nftsentry/controller/api"
 )
 
 const (
@@ -60,23 +61,26 @@ func usagef(format string, args ...any) error {
 // errSilent ends the program with a failure that has been reported already.
 var errSilent = errors.New("reported already")
 
-// finish reports how a command ended and gives the exit status for it.
-func (o *output) finish(err error) int {
+// isUsage tells whether an error is the fault of who asked.
+func isUsage(err error) bool {
 	var usage *usageError
 	var wrong conf.Errors
-	switch {
-	case err == nil:
+	var request *api.RequestError
+	var socket *api.SocketError
+	return errors.As(err, &usage) || errors.As(err, &wrong) || errors.As(err, &request) || errors.As(err, &socket)
+}
+
+// finish reports how a command ended and gives the exit status for it.
+func (o *output) finish(err error) int {
+	if err == nil {
 		return exitDone
-	case errors.Is(err, errSilent):
-		return exitFailed
-	case errors.As(err, &wrong):
+	}
+	if !errors.Is(err, errSilent) {
 		o.message(err)
-		return exitUsage
-	case errors.As(err, &usage):
-		o.message(err)
+	}
+	if isUsage(err) {
 		return exitUsage
 	}
-	o.message(err)
 	return exitFailed
 }
 

@@ -23,6 +23,9 @@ func TestFinish(t *testing.T) {
 		"said already":  {errSilent, 1, ""},
 		"usage":         {usagef("how"), 2, "nftsentry: how\n"},
 		"wrapped usage": {fmt.Errorf("command: %w", usagef("how")), 2, "nftsentry: command: how\n"},
+		"wrong request": {&api.RequestError{Err: errors.New("how")}, 2, "nftsentry: how\n"},
+		"no socket":     {fmt.Errorf("list: %w", &api.SocketError{Path: "/x", Problem: "not a socket"}), 2, "nftsentry: list: /x: not a socket\n"},
+		"usage, said":   {&usageError{errSilent}, 2, ""},
 		"configuration": {conf.Errors{{File: "f", Line: 1, Column: 2, Problem: "no"}, {File: "f", Line: 3, Column: 4, Key: "k", Value: "5", Problem: "nor that"}}, 2,
 			"nftsentry: f:1:2: no\nnftsentry: f:3:4: k = 5: nor that\n"},
 	} {

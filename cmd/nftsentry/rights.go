@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
+
+	"nftsentry/conf"
+	"nftsentry/listener"
 )
 
 // capabilities are those that the daemon needs, by their numbers in
@@ -35,49 +37,20 @@ func checkRights() error {
 	return nil
 }
 
-// lockName is a name in the abstract namespace of unix sockets, of which each
-// network namespace has its own: it is held by the one daemon there.
-const lockName = "@nftsentry"
+// lockGroup is an NFLOG group that carries no messages: it is held by the one
+// daemon of a network namespace. The kernel gives each group to one holder, who
+// needs CAP_NET_ADMIN, and takes it back when the holder ends in whatever way.
+const lockGroup = conf.MaxNFLOGGroup + 1
 
 // lockNamespace makes sure that this is the only daemon in the network
 // namespace: two would undo each other's table.
-func lockNamespace(log *zap.Logger) (io.Closer, error) {
-	l, err := net.Listen("unix", lockName)
-	if err == nil {
-		return l, nil
+func lockNamespace() (io.Closer, error) {
+	lock, err := listener.OpenNFLOG(lockGroup, zap.NewNop())
+	if errors.Is(err, listener.ErrGroupTaken) {
+		return nil, fmt.Errorf("another nftsentry is running in this network namespace: stop it first (it holds NFLOG group %d)", lockGroup)
 	}
-	if !errors.Is(err, unix.EADDRINUSE) {
+	if err != nil {
 		return nil, fmt.Errorf("lock the network namespace: %w", err)
 	}
-	holder, err := lockHolder()
-	if err != nil {
-		return nil, fmt.Errorf("another nftsentry is running in this network namespace: stop it first (%w)", err)
-	}
-	if holder.Uid != 0 && int(holder.Uid) != unix.Geteuid() {
-		// Anybody may take the name, but only root can have a daemon.
-		log.Warn("somebody holds our lock who cannot guard this host; going on without it",
-			zap.Int32("pid", holder.Pid), zap.Uint32("uid", holder.Uid))
-		return io.NopCloser(nil), nil
-	}
-	return nil, fmt.Errorf("another nftsentry (process %d) is running in this network namespace: stop it first", holder.Pid)
-}
-
-func lockHolder() (*unix.Ucred, error) {
-	conn, err := net.Dial("unix", lockName)
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	var cred *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) {
-		cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); err != nil {
-		return nil, err
-	}
-	return cred, failed
+	return lock, nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"io/fs"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -53,7 +54,67 @@ drops what it sends, and lets it go again when the time is up.`,
 		newRun(o), newCheck(o), newStatus(o), newList(o),
 		newBlock(o), newUnblock(o), newTeardown(o), newVersion(o),
 	)
+	root.SetHelpCommand(newHelp())
+	addCompletion(root)
 	return root
+}
+
+// newHelp is cobra's command, but with a wrong name it fails.
+func newHelp() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Show how a command is used",
+		Example: "  nftsentry help block",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("no help on %q: there are %s", strings.Join(args, " "), names(cmd.Root()))
+			}
+			about.InitDefaultHelpFlag() // shown, as it is by --help
+			return about.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			var out []string
+			if len(args) == 0 {
+				for _, c := range cmd.Root().Commands() {
+					out = append(out, cobra.CompletionWithDesc(c.Name(), c.Short))
+				}
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+}
+
+// addCompletion adds cobra's command, but with a wrong argument it fails.
+func addCompletion(root *cobra.Command) {
+	root.InitDefaultCompletionCmd()
+	cmd, _, err := root.Find([]string{"completion"})
+	if err != nil || cmd == root {
+		return
+	}
+	cmd.Example = "  nftsentry completion bash > /etc/bash_completion.d/nftsentry"
+	cmd.Args = cobra.ArbitraryArgs
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usagef("completion takes a shell: there are %s", names(cmd))
+		}
+		return usagef("no completion for %q: there are %s", args[0], names(cmd))
+	}
+	for _, shell := range cmd.Commands() {
+		shell.Args = arguments(0, 0, "no arguments")
+	}
+}
+
+// names are those of the commands below one, such as "bash, fish and zsh".
+func names(cmd *cobra.Command) string {
+	var out []string
+	for _, c := range cmd.Commands() {
+		if c.IsAvailableCommand() {
+			out = append(out, c.Name())
+		}
+	}
+	last := len(out) - 1
+	return strings.Join(out[:last], ", ") + " and " + out[last]
 }
 
 // load reads the configuration. Only the default file may be missing; its

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"os/signal"
+
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 func newRun(o *options) *cobra.Command {
@@ -23,11 +26,13 @@ ends each when its time is up; "nftsentry teardown" takes them away at once.`,
 			if err := checkRights(); err != nil {
 				return err
 			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+			defer stop()
 			g, err := openGuard(cfg, file, newLogger(cfg.Log, o.out))
 			if err != nil {
 				return err
 			}
-			return g.run(cmd.Context())
+			return g.run(ctx)
 		},
 	}
 }

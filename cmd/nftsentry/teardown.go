@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
+	"nftsentry/conf"
 	"nftsentry/controller/api"
 	"nftsentry/nft"
 	"nftsentry/state"
@@ -40,19 +41,19 @@ running. Other tables are not touched. Strikes are remembered.`,
 			case !errors.Is(err, api.ErrNoDaemon):
 				return err
 			}
-			lock, err := lockNamespace(zap.NewNop())
+			lock, err := lockNamespace()
 			if err != nil {
 				return err
 			}
-			return errors.Join(o.teardown(cfg.State.Dir), lock.Close())
+			return errors.Join(o.teardown(cfg), lock.Close())
 		},
 	}
 }
 
 // teardown takes the table away first, and then the blocks off the record:
 // cut short between the two, the next start blocks again rather than less.
-func (o *options) teardown(dir string) error {
-	table, err := nft.Open(0)
+func (o *options) teardown(cfg conf.Config) error {
+	table, err := nft.Open(0, cfg.Block.Prefix6)
 	if err != nil {
 		return err
 	}
@@ -60,7 +61,7 @@ func (o *options) teardown(dir string) error {
 	if err := errors.Join(err, table.Close()); err != nil {
 		return err
 	}
-	ended, err := endRecorded(dir)
+	ended, err := endRecorded(cfg.State.Dir)
 	if err != nil {
 		return fmt.Errorf("the table is gone, but not the blocks on record, which the next start would restore: %w", err)
 	}

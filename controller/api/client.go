@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,20 @@ import (
 
 // ErrNoDaemon means that nobody answers on the control socket.
 var ErrNoDaemon = errors.New("nftsentry is not running")
+
+const (
+	longest       = time.Minute // that an answer may take
+	maxSocketPath = 107         // bytes; sun_path, unix(7)
+)
+
+// A SocketError is a path where no daemon can ever answer.
+type SocketError struct {
+	Path    string
+	Problem string // what is wrong and what to do
+}
+
+// Error is one line.
+func (e *SocketError) Error() string { return e.Path + ": " + e.Problem }
 
 // A Client asks the daemon. It may be used by many at once.
 type Client struct {
@@ -32,7 +47,7 @@ func NewClient(path string) *Client {
 	}
 	return &Client{path: path, http: http.Client{
 		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
-		Timeout:   time.Minute,
+		Timeout:   longest,
 	}}
 }
 
@@ -71,7 +86,12 @@ func (c *Client) UnblockAll(ctx context.Context) (int, error) {
 	return n.Unblocked, err
 }
 
+// do asks, and reads the answer. Errors: ErrNoDaemon; a SocketError; a
+// RequestError if the daemon could make nothing of the request.
 func (c *Client) do(ctx context.Context, method, path string, question, answer any) error {
+	if len(c.path) > maxSocketPath {
+		return &SocketError{c.path, fmt.Sprintf("too long for a socket: at most %d bytes", maxSocketPath)}
+	}
 	body, err := json.Marshal(question)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
@@ -90,7 +110,7 @@ func (c *Client) do(ctx context.Context, method, path string, question, answer a
 		return fmt.Errorf("read answer from %s: %w", c.path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return problem(resp.Status, data)
+		return problem(resp, data)
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
 		return fmt.Errorf("read answer from %s: %w", c.path, err)
@@ -100,19 +120,40 @@ func (c *Client) do(ctx context.Context, method, path string, question, answer a
 
 // explain says what to do about a socket that does not answer.
 func (c *Client) explain(err error) error {
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err // without an address that is of no use to anybody
+	}
 	switch {
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ECONNREFUSED) && !isSocket(c.path):
+		return &SocketError{c.path, "not a socket: name the control socket of the daemon, such as /run/nftsentry/control.sock"}
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		return fmt.Errorf("%w (nobody answers on %s): start it with \"nftsentry run\"", ErrNoDaemon, c.path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("no right to use %s: run as root, or as a member of control.group: %w", c.path, fs.ErrPermission)
+	case outer != nil && outer.Timeout():
+		return fmt.Errorf("no answer on %s in time: is the daemon stopped, or this host overloaded?", c.path)
+	}
+	var dial *net.OpError
+	if errors.As(err, &dial) {
+		err = dial.Err // the path is named already
 	}
 	return fmt.Errorf("ask %s: %w", c.path, err)
 }
 
-func problem(status string, data []byte) error {
+// isSocket tells whether there is a socket at path, as far as can be seen.
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.Mode().Type() == fs.ModeSocket
+}
+
+func problem(resp *http.Response, data []byte) error {
 	var p Problem
 	if json.Unmarshal(data, &p) != nil || p.Error == "" {
-		return fmt.Errorf("the daemon answers %s", status)
+		return fmt.Errorf("the daemon answers %s", resp.Status)
+	}
+	if resp.StatusCode == http.StatusBadRequest {
+		return &RequestError{errors.New(p.Error)}
 	}
 	return errors.New(p.Error)
 }

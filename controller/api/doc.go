@@ -10,5 +10,6 @@
 //	DELETE /v1/blocks?source=PREFIX   Block, as it was
 //	DELETE /v1/blocks?all=true        UnblockedAll
 //
-// Whatever goes wrong is answered by a status of 400 or more and a Problem.
+// Whatever goes wrong is answered by a status of 400 or more and a Problem:
+// 400 for a request that is wrong in itself.
 package api

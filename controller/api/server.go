@@ -1,23 +1,22 @@
 package api
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
-	"os/user"
-	"path/filepath"
-	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"nftsentry/state"
 )
@@ -30,9 +29,6 @@ type Guard interface {
 	List(ctx context.Context) ([]state.Block, error)
 }
 
-// ErrInUse means that another daemon answers on the socket.
-var ErrInUse = errors.New("another nftsentry is running")
-
 const (
 	maxRequest = 4096 // bytes, header and body each
 	patience   = 5 * time.Second
@@ -41,84 +37,8 @@ const (
 // A Server answers on the control socket.
 type Server struct {
 	listener net.Listener
+	lock     *os.File // held as long as the socket is ours
 	log      *zap.Logger
-}
-
-// Listen opens the control socket at path, for root and for the members of
-// group, if one is named. The folder is made if it is missing. A socket that
-// nobody answers on any more is replaced; any other file is not.
-//
-// Errors: ErrInUse, and those of the file system.
-func Listen(path, group string, log *zap.Logger) (*Server, error) {
-	gid, err := groupID(group)
-	if err != nil {
-		return nil, err
-	}
-	if err := makeFolder(filepath.Dir(path), gid); err != nil {
-		return nil, fmt.Errorf("control socket: %w: set control.socket to a path in a folder that can be made", err)
-	}
-	if err := removeStale(path); err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	old := unix.Umask(0o177) // nobody may connect before the owner and mode are right
-	l, err := net.Listen("unix", path)
-	unix.Umask(old)
-	if err != nil {
-		return nil, fmt.Errorf("control socket: %w", err)
-	}
-	if err := errors.Join(os.Chown(path, -1, gid), os.Chmod(path, 0o660)); err != nil {
-		return nil, errors.Join(fmt.Errorf("control socket: %w", err), l.Close())
-	}
-	return &Server{listener: l, log: log}, nil
-}
-
-// groupID is the number of a group, -1 for none.
-func groupID(name string) (int, error) {
-	if name == "" {
-		return -1, nil
-	}
-	g, err := user.LookupGroup(name)
-	if err != nil {
-		return 0, fmt.Errorf("control.group: %w", err)
-	}
-	return strconv.Atoi(g.Gid)
-}
-
-// makeFolder makes the folder of the socket if it is missing. One that is
-// there is left as it is.
-func makeFolder(dir string, gid int) error {
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
-	}
-	err := os.Mkdir(dir, 0o750)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return os.Chown(dir, -1, gid)
-}
-
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode().Type() != fs.ModeSocket {
-		return fmt.Errorf("%s is not a socket: move it away, or set control.socket to another path", path)
-	}
-	conn, err := net.DialTimeout("unix", path, patience)
-	if err == nil {
-		return errors.Join(fmt.Errorf("%w: it answers on %s; stop it first", ErrInUse, path), conn.Close())
-	}
-	if !errors.Is(err, unix.ECONNREFUSED) {
-		return err
-	}
-	return os.Remove(path)
 }
 
 // Run answers requests until ctx ends, and then returns nil. It closes and
@@ -148,15 +68,19 @@ func (s *Server) Run(ctx context.Context, guard Guard, status func(context.Conte
 		}
 		return nil
 	})
-	return g.Wait()
+	return errors.Join(g.Wait(), s.Close())
 }
 
-// Close closes and removes the socket. It is not needed after Run, and no error.
+// Close closes and removes the socket, and only then lets another daemon have
+// its place. It is not needed after Run, and no error.
 func (s *Server) Close() error {
-	if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
-		return err
+	var errs []error
+	for _, c := range []io.Closer{s.listener, s.lock} {
+		if err := c.Close(); !errors.Is(err, net.ErrClosed) && !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func handler(guard Guard, status func(context.Context) (Status, error)) http.Handler {
@@ -168,24 +92,28 @@ func handler(guard Guard, status func(context.Context) (Status, error)) http.Han
 			reply(w, answer, err)
 		})
 	}
-	handle("GET /v1/status", func(r *http.Request) (any, error) { return status(r.Context()) })
+	handle("GET /v1/status", func(r *http.Request) (any, error) { return tell(r, status) })
 	handle("GET /v1/blocks", func(r *http.Request) (any, error) { return list(r, guard) })
 	handle("POST /v1/blocks", func(r *http.Request) (any, error) { return block(r, guard) })
 	handle("DELETE /v1/blocks", func(r *http.Request) (any, error) { return unblock(r, guard) })
 	return mux
 }
 
-// A requestError is a request that is wrong in itself.
-type requestError struct{ err error }
+// A RequestError is a request that is wrong in itself, as the server finds it
+// and as the client tells it. Its status is 400.
+type RequestError struct{ Err error }
 
-func (e *requestError) Error() string { return e.err.Error() }
-func (e *requestError) Unwrap() error { return e.err }
+// Error says what is wrong and what to write instead.
+func (e *RequestError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the error inside.
+func (e *RequestError) Unwrap() error { return e.Err }
 
 func reply(w http.ResponseWriter, answer any, err error) {
 	code := http.StatusOK
 	if err != nil {
 		answer, code = Problem{err.Error()}, http.StatusUnprocessableEntity
-		var wrong *requestError
+		var wrong *RequestError
 		if errors.As(err, &wrong) {
 			code = http.StatusBadRequest
 		}
@@ -193,6 +121,26 @@ func reply(w http.ResponseWriter, answer any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	_ = json.NewEncoder(w).Encode(answer) // the client may have gone
+}
+
+// tell gives the status, a line for each problem.
+func tell(r *http.Request, status func(context.Context) (Status, error)) (any, error) {
+	s, err := status(r.Context())
+	for i, p := range s.Problems {
+		s.Problems[i] = oneLine(p)
+	}
+	return s, err
+}
+
+// oneLine joins the lines of a text, which are those of joined errors.
+func oneLine(text string) string {
+	var lines []string
+	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		if line = strings.TrimSpace(line); line != "" {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "; ")
 }
 
 func list(r *http.Request, guard Guard) (any, error) {
@@ -208,25 +156,34 @@ func list(r *http.Request, guard Guard) (any, error) {
 }
 
 func block(r *http.Request, guard Guard) (any, error) {
-	var req BlockRequest
-	dec := json.NewDecoder(r.Body)
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&req); err != nil {
-		return nil, &requestError{fmt.Errorf("request: %w", err)}
-	}
-	source, err := ParseSource(req.Source)
+	source, timeout, comment, err := readRequest(r.Body)
 	if err != nil {
-		return nil, &requestError{err}
+		return nil, &RequestError{err}
 	}
-	const most = int64(1<<63-1) / int64(time.Second)
-	if req.Seconds < 0 || req.Seconds > most {
-		return nil, &requestError{fmt.Errorf("seconds %d: out of range", req.Seconds)}
-	}
-	b, err := guard.Block(r.Context(), source, time.Duration(req.Seconds)*time.Second, req.Comment)
+	b, err := guard.Block(r.Context(), source, timeout, comment)
 	if err != nil {
 		return nil, err
 	}
 	return BlockOf(b), nil
+}
+
+// readRequest reads a BlockRequest. What is not UTF-8 is wrong: the decoder
+// would change it without a word.
+func readRequest(body io.Reader) (source netip.Prefix, timeout time.Duration, comment string, err error) {
+	data, err := io.ReadAll(body)
+	if err == nil && !utf8.Valid(data) {
+		err = errNotUTF8
+	}
+	var req BlockRequest
+	if err == nil {
+		dec := json.NewDecoder(bytes.NewReader(data))
+		dec.DisallowUnknownFields()
+		err = dec.Decode(&req)
+	}
+	if err != nil {
+		return netip.Prefix{}, 0, "", fmt.Errorf("request: %w", err)
+	}
+	return req.parse()
 }
 
 func unblock(r *http.Request, guard Guard) (any, error) {
@@ -237,7 +194,7 @@ func unblock(r *http.Request, guard Guard) (any, error) {
 	}
 	source, err := ParseSource(query.Get("source"))
 	if err != nil {
-		return nil, &requestError{err}
+		return nil, &RequestError{err}
 	}
 	b, err := guard.Unblock(r.Context(), source)
 	if err != nil {

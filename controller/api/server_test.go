@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -57,7 +56,9 @@ func serve(t *testing.T) string {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
-	status := func(context.Context) (Status, error) { return Status{Version: "1", PID: 42}, nil }
+	status := func(context.Context) (Status, error) {
+		return Status{Version: "1", PID: 42, Problems: []string{"no disk", "one\n\ntwo\r\n three\n"}}, nil
+	}
 	g.Go(func() error { return s.Run(ctx, fakeGuard{}, status) })
 	t.Cleanup(func() {
 		cancel()
@@ -81,8 +82,9 @@ func TestClient(t *testing.T) {
 	if diff := cmp.Diff(want, list); diff != "" || err != nil {
 		t.Errorf("List (-want +got):\n%s%v", diff, err)
 	}
-	if s, err := client.Status(ctx); s.PID != 42 || err != nil {
-		t.Errorf("Status = %+v, %v", s, err)
+	status, err := client.Status(ctx)
+	if diff := cmp.Diff([]string{"no disk", "one; two; three"}, status.Problems); diff != "" || status.PID != 42 || err != nil {
+		t.Errorf("Status = %+v, %v, its problems (-want +got):\n%s", status, err, diff)
 	}
 	b, err := client.Block(ctx, BlockRequest{Source: "192.0.2.7", Seconds: 60, Comment: "why not"})
 	if err != nil || b.Source != "192.0.2.7" || b.Until.Sub(b.Since) != time.Minute || b.Comment != "why not" {
@@ -90,6 +92,13 @@ func TestClient(t *testing.T) {
 	}
 	if _, err := client.Block(ctx, BlockRequest{Source: "192.0.2.1"}); err == nil || err.Error() != errRefuse.Error() {
 		t.Errorf("Block that is refused: %v, want %q", err, errRefuse)
+	}
+	var wrong *RequestError
+	if _, err := client.Block(ctx, BlockRequest{Source: "here"}); !errors.As(err, &wrong) {
+		t.Errorf("Block of nonsense: %v, want a RequestError", err)
+	}
+	if _, err := client.Block(ctx, BlockRequest{Source: "192.0.2.1"}); errors.As(err, &wrong) {
+		t.Errorf("Block that is refused: %v, a RequestError", err)
 	}
 	if b, err := client.Unblock(ctx, "2001:db8::/64"); err != nil || b.Source != "2001:db8::/64" {
 		t.Errorf("Unblock = %+v, %v", b, err)
@@ -113,6 +122,11 @@ func TestRequests(t *testing.T) {
 		{"POST", "/v1/blocks", `{"source":"here"}`, 400, `\"here\" is not a source`},
 		{"POST", "/v1/blocks", `{"source":"192.0.2.7","seconds":-1}`, 400, `seconds -1: out of range`},
 		{"POST", "/v1/blocks", `{"source":"192.0.2.7","seconds":9223372036854775807}`, 400, `out of range`},
+		{"POST", "/v1/blocks", `{"source":"192.0.2.7","seconds":315360001}`, 400, `seconds 315360001: out of range, from 1 to 315360000`},
+		{"POST", "/v1/blocks", `{"source":"192.0.2.7","seconds":315360000}`, 200, `"192.0.2.7"`},
+		{"POST", "/v1/blocks", `{"source":"192.0.2.7","comment":"two\nlines"}`, 400, `comment: '\\n' is not allowed`},
+		{"POST", "/v1/blocks", "{\"source\":\"192.0.2.7\",\"comment\":\"\xff\"}", 400, `request: not UTF-8`},
+		{"POST", "/v1/blocks", `{"source":"192.0.2.7","comment":" abuse desk "}`, 200, `"comment":"abuse desk"`},
 		{"POST", "/v1/blocks", `{"source":"` + strings.Repeat("x", 5000) + `"}`, 400, `too large`},
 		{"DELETE", "/v1/blocks", "", 400, `is not a source`},
 		{"DELETE", "/v1/blocks?all=yes", "", 400, `is not a source`},
@@ -134,98 +148,4 @@ func TestRequests(t *testing.T) {
 			t.Errorf("%s %s %q: %d %q, %v, want %d with %q", tt.method, tt.path, tt.body, resp.StatusCode, body, err, tt.code, tt.want)
 		}
 	}
-}
-
-func TestListen(t *testing.T) {
-	path := serve(t)
-	info, err := os.Lstat(path)
-	if err != nil || info.Mode().Perm() != 0o660 {
-		t.Errorf("mode %v, %v, want 0660", info.Mode(), err)
-	}
-	if info, err = os.Lstat(filepath.Dir(path)); err != nil || info.Mode().Perm() != 0o750 {
-		t.Errorf("mode of the folder %v, %v, want 0750", info.Mode(), err)
-	}
-	if _, err := Listen(path, "", zaptest.NewLogger(t)); !errors.Is(err, ErrInUse) {
-		t.Errorf("Listen on a socket that is answered = %v, want ErrInUse", err)
-	}
-
-	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Listen(file, "", zaptest.NewLogger(t)); err == nil || !strings.Contains(err.Error(), "is not a socket: move it away") {
-		t.Errorf("Listen on a file = %v", err)
-	}
-	if data, err := os.ReadFile(file); string(data) != "precious" || err != nil {
-		t.Errorf("the file has %q, %v", data, err)
-	}
-	if _, err := Listen(filepath.Join(dir, "sock"), "no-such-group-here", zaptest.NewLogger(t)); err == nil {
-		t.Error("Listen for a group that is not there: no error")
-	}
-
-	for _, folder := range []string{"/proc/nowhere", "/proc/nowhere/at/all", file, filepath.Join(file, "below")} {
-		if _, err := Listen(filepath.Join(folder, "sock"), "", zaptest.NewLogger(t)); err == nil || !strings.Contains(err.Error(), "control socket: ") {
-			t.Errorf("Listen in %s = %v, want an error", folder, err)
-		}
-	}
-
-	stale := filepath.Join(dir, "stale")
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.SetUnlinkOnClose(false)
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s, err := Listen(stale, "", zaptest.NewLogger(t))
-	if err != nil {
-		t.Fatalf("Listen on a stale socket: %v", err)
-	}
-	for range 2 {
-		if err := s.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	}
-}
-
-func TestClientWithoutDaemon(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "sock")
-	_, err := NewClient(path).Status(t.Context())
-	if want := "nftsentry is not running (nobody answers on " + path + `): start it with "nftsentry run"`; !errors.Is(err, ErrNoDaemon) || err.Error() != want {
-		t.Errorf("error %v, want %q", err, want)
-	}
-}
-
-func TestParseSource(t *testing.T) {
-	for _, tt := range []struct{ text, want string }{
-		{"192.0.2.7", "192.0.2.7"}, {"::ffff:192.0.2.7", "192.0.2.7"}, {"192.0.2.0/24", "192.0.2.0/24"}, {"192.0.2.7/32", "192.0.2.7"},
-		{"2001:DB8::7", "2001:db8::7"}, {"2001:db8::/32", "2001:db8::/32"}, {"0.0.0.0/0", "0.0.0.0/0"},
-	} {
-		got, err := ParseSource(tt.text)
-		if err != nil || Display(got) != tt.want {
-			t.Errorf("ParseSource(%q) = %v, %v, want %s", tt.text, got, err, tt.want)
-		}
-	}
-	for _, text := range []string{"", "localhost", "192.0.2", "192.0.2.7/33", "192.0.2.7/24", "::ffff:192.0.2.0/120", "fe80::1%eth0", "fe80::%eth0/64", " 192.0.2.7", "192.0.2.7/"} {
-		if got, err := ParseSource(text); err == nil {
-			t.Errorf("ParseSource(%q) = %v, want an error", text, got)
-		}
-	}
-}
-
-func FuzzParseSource(f *testing.F) {
-	for _, s := range []string{"192.0.2.7", "2001:db8::/32", "::ffff:1.2.3.4", "fe80::1%eth0", "10.0.0.1/8", ""} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, s string) {
-		p, err := ParseSource(s)
-		if err != nil {
-			return
-		}
-		if again, err := ParseSource(Display(p)); again != p || err != nil || p != p.Masked() || p.Addr().Is4In6() {
-			t.Errorf("%q is %v, written and read %v, %v", s, p, again, err)
-		}
-	})
 }

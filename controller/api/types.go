@@ -1,9 +1,14 @@
 package api
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"nftsentry/state"
 )
@@ -80,6 +85,54 @@ type BlockRequest struct {
 	Source  string `json:"source"`            // address or prefix
 	Seconds int64  `json:"seconds,omitempty"` // how long; 0 for as long as a decoy would block it
 	Comment string `json:"comment,omitempty"` // shown with the block
+}
+
+// Bounds of what may be asked for: they are the controller's too.
+const (
+	MinTimeout = time.Second
+	MaxTimeout = 3650 * 24 * time.Hour
+	MaxComment = 100 // bytes
+)
+
+// parse reads what a request asks for, and says what is wrong with it.
+func (r BlockRequest) parse() (source netip.Prefix, timeout time.Duration, comment string, err error) {
+	if source, err = ParseSource(r.Source); err != nil {
+		return netip.Prefix{}, 0, "", err
+	}
+	const least, most = int64(MinTimeout / time.Second), int64(MaxTimeout / time.Second)
+	if r.Seconds != 0 && (r.Seconds < least || r.Seconds > most) {
+		return netip.Prefix{}, 0, "", fmt.Errorf("seconds %d: out of range, from %d to %d", r.Seconds, least, most)
+	}
+	if comment, err = ParseComment(r.Comment); err != nil {
+		return netip.Prefix{}, 0, "", fmt.Errorf("comment: %w", err)
+	}
+	return source, time.Duration(r.Seconds) * time.Second, comment, nil
+}
+
+var (
+	errNotUTF8 = errors.New("not UTF-8: write it in UTF-8")
+	errBlanks  = errors.New("nothing but blanks: say why, or leave it out")
+)
+
+// ParseComment takes the blanks at both ends off a comment, which may be
+// empty. The error says what is wrong, without the comment itself.
+func ParseComment(s string) (string, error) {
+	text := strings.TrimSpace(s)
+	if text == "" && s != "" {
+		return "", errBlanks
+	}
+	if len(text) > MaxComment {
+		return "", fmt.Errorf("too long with %d bytes: at most %d", len(text), MaxComment)
+	}
+	if !utf8.ValidString(text) {
+		return "", errNotUTF8
+	}
+	for _, r := range text {
+		if r == '"' || !unicode.IsPrint(r) {
+			return "", fmt.Errorf("%q is not allowed: printable characters only, and no double quotes", r)
+		}
+	}
+	return text, nil
 }
 
 // UnblockedAll tells how many blocks have been ended.

@@ -104,6 +104,9 @@ func (h *Host) Do(t testing.TB, fn func()) {
 	}
 }
 
+// Inside is Do without a test to fail.
+func (h *Host) Inside(fn func() error) error { return h.do(fn) }
+
 // String returns the name of the host.
 func (h *Host) String() string { return h.name }
 

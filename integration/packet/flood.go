@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"runtime"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"nftsentry/integration/netns"
 )
@@ -48,7 +45,7 @@ func Flood(ctx context.Context, host *netns.Host, cfg FloodConfig) (sent uint64,
 		return 0, nil
 	}
 	var f *flood
-	err = inside(host, func() (err error) {
+	err = host.Inside(func() (err error) {
 		f, err = openFlood(ctx, cfg)
 		return err
 	})
@@ -59,20 +56,6 @@ func Flood(ctx context.Context, host *netns.Host, cfg FloodConfig) (sent uint64,
 	ctx, cancel := context.WithTimeout(ctx, cfg.limit())
 	defer cancel()
 	return f.run(ctx)
-}
-
-// inside runs fn in the namespace of a host, without a test to fail. The thread it takes is not used again.
-func inside(host *netns.Host, fn func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
-		if err := unix.Setns(host.FD(), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter the network namespace: %w", err)
-			return
-		}
-		done <- fn()
-	}()
-	return <-done
 }
 
 func (c FloodConfig) check() error {
