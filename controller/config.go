@@ -83,9 +83,10 @@ type ServiceStore interface {
 	SaveServed(services []state.Service)
 }
 
-// onlyLogs tells whether evidence of a protocol makes no blocks.
+// onlyLogs tells whether evidence of a protocol makes no blocks. What may be
+// of either protocol makes none if one of them does not.
 func (c Config) onlyLogs(p listener.Protocol) bool {
-	return c.Observe || p == listener.TCP && c.LogTCP || p == listener.UDP && c.LogUDP
+	return c.Observe || p != listener.UDP && c.LogTCP || p != listener.TCP && c.LogUDP
 }
 
 // timeout is how long a block lasts that follows so many strikes.

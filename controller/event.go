@@ -18,11 +18,11 @@ func (c *Controller) event(e listener.Event) {
 		c.doubts.add(e.Verdict, e.Time)
 		return
 	}
+	source := c.sourceOf(e.Source.Addr())
 	if e.Source.Addr() == e.Target.Addr() {
-		c.debug("from the host itself", e)
+		c.pardon(e, source, source, "from the host itself")
 		return
 	}
-	source := c.sourceOf(e.Source.Addr())
 	if by, reason, ok := c.ignored.find(e.Source.Addr()); ok {
 		c.pardon(e, source, by, reason)
 		return
@@ -118,7 +118,7 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 	if !source.IsSingleIP() {
 		log = log.With(zap.Stringer("prefix", source))
 	}
-	if c.cfg.onlyLogs(e.Protocol) {
+	if c.cfg.onlyLogs(e.Protocol) && e.Verdict != listener.Convicted {
 		if c.would.add(source, now, b.Until) {
 			c.stats.WouldHave++
 			log.Info("would block")
@@ -167,8 +167,10 @@ func (c *Controller) sentence(e listener.Event, source netip.Prefix, now time.Ti
 	}
 	b = state.Block{
 		Source: source, Address: e.Source.Addr(), Since: now,
-		Port: e.Target.Port(), Protocol: e.Protocol.String(), Kind: e.Kind.String(), Evidence: e.Evidence.String(),
-		Origin: state.OriginDecoy,
+		Port: e.Target.Port(), Evidence: e.Evidence.String(), Origin: state.OriginDecoy,
+	}
+	if e.Protocol != 0 { // else the packet's headers were too long to be seen whole
+		b.Protocol, b.Kind = e.Protocol.String(), e.Kind.String()
 	}
 	if e.Evidence == listener.Unproven {
 		b.Origin = state.OriginKernel
@@ -191,6 +193,9 @@ func (c *Controller) sentence(e listener.Event, source netip.Prefix, now time.Ti
 // and the how manieth block of the source it is.
 func comment(b state.Block) string {
 	text := fmt.Sprintf("%s/%d %s", b.Protocol, b.Port, b.Kind)
+	if b.Protocol == "" {
+		text = "port hidden by extension headers"
+	}
 	if b.Strikes > 0 {
 		text += fmt.Sprintf(" x%d", b.Strikes+1)
 	}
