@@ -34,7 +34,8 @@ lint: go
 unit: go
 	$(GO) test -race -timeout 10m ./...
 
-# bench prints a table: how fast a block is, and what the daemon costs at rest.
+# bench prints tables: how fast a block is, what a scan learns, what a flood does,
+# what the table costs honest traffic, and the daemon at rest.
 bench: deps
 	$(GO) test -tags bench -count=1 -v -timeout 10m -run '^TestBench' ./integration
 
@@ -53,7 +54,7 @@ clean:
 help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "make build   bin/nftsentry, without cgo"
-	@echo "make bench   how fast a block is, and what the daemon costs at rest"
+	@echo "make bench   speed, cost and load, as tables"
 	@echo "make fuzz    each fuzz target for a minute"
 	@echo "make lint    gofmt, go vet, staticcheck, shellcheck"
 

@@ -14,6 +14,7 @@ import (
 type blocks struct {
 	bySource map[netip.Prefix]state.Block
 	ends     ends
+	v4       int // how many of them are IPv4
 }
 
 func newBlocks() blocks { return blocks{bySource: make(map[netip.Prefix]state.Block)} }
@@ -32,6 +33,10 @@ func (b *blocks) get(source netip.Prefix) (state.Block, bool) {
 
 // put adds a block or replaces the one of the same source.
 func (b *blocks) put(block state.Block) {
+	b.remove(block.Source)
+	if block.Source.Addr().Is4() {
+		b.v4++
+	}
 	b.bySource[block.Source] = block
 	heap.Push(&b.ends, end{block.Until, block.Source})
 	if len(b.ends) > 2*len(b.bySource)+64 { // most are ends of blocks that have been changed since
@@ -40,7 +45,20 @@ func (b *blocks) put(block state.Block) {
 	}
 }
 
-func (b *blocks) remove(source netip.Prefix) { delete(b.bySource, source) }
+func (b *blocks) remove(source netip.Prefix) {
+	if _, ok := b.bySource[source]; ok && source.Addr().Is4() {
+		b.v4--
+	}
+	delete(b.bySource, source)
+}
+
+// count is how many there are of a family.
+func (b *blocks) count(v4 bool) int {
+	if v4 {
+		return b.v4
+	}
+	return len(b.bySource) - b.v4
+}
 
 // next is when the next block ends.
 func (b *blocks) next() (time.Time, bool) {
@@ -63,7 +81,7 @@ func (b *blocks) due(now time.Time) []state.Block {
 		}
 		e := heap.Pop(&b.ends).(end)
 		out = append(out, b.bySource[e.source])
-		delete(b.bySource, e.source)
+		b.remove(e.source)
 	}
 }
 

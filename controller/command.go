@@ -95,8 +95,11 @@ func checkRequest(source netip.Prefix, timeout time.Duration, text string) error
 
 // blockOnWord makes or changes a block for the operator.
 func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, text string) (state.Block, error) {
-	if c.cfg.Observe {
+	switch {
+	case c.cfg.Observe:
 		return state.Block{}, ErrObserving
+	case c.panicked:
+		return state.Block{}, ErrPanicked
 	}
 	if by, reason, ok := c.ignored.covers(source); ok {
 		return state.Block{}, fmt.Errorf("%s is covered by %s (%s): %w", display(source), display(by), reason, ErrIgnored)
@@ -119,6 +122,7 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 		b.Comment = "operator"
 	}
 	if err := c.enforce(b); err != nil {
+		c.harm("what became of a command is not known", err)
 		return state.Block{}, err
 	}
 	verb := "extend"
@@ -161,6 +165,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 		}
 	}
 	if err := errors.Join(c.kernel.Unblock(b.Source), c.kernel.Forgive(b.Source)); err != nil {
+		c.harm("what became of a command is not known", err)
 		return state.Block{}, err
 	}
 	c.blocks.remove(b.Source)
@@ -173,12 +178,14 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 	var n int
 	err := c.call(ctx, func(answer func(error)) {
-		if err := errors.Join(c.kernel.Load(c.cfg.Table, nil, nil), c.kernel.Forgive()); err != nil {
+		before := c.blocks
+		c.blocks = newBlocks()
+		if err := errors.Join(c.load(), c.kernel.Forgive()); err != nil {
+			c.blocks = before
 			answer(err)
 			return
 		}
-		all := slices.Collect(maps.Keys(c.blocks.bySource))
-		c.blocks = newBlocks()
+		all := slices.Collect(maps.Keys(before.bySource))
 		n = len(all)
 		c.stats.Ended += uint64(n)
 		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", "operator"))
@@ -246,6 +253,7 @@ func (c *Controller) Stats(ctx context.Context) (Stats, error) {
 	err := c.call(ctx, func(answer func(error)) {
 		s = c.stats
 		s.Live, s.Prefixes, s.Served, s.Doubts = len(c.blocks.bySource), len(c.ignored.reasons), len(c.served), c.doubts.list()
+		s.Panicked, s.Damage = c.panicked, c.repair.failed
 		answer(nil)
 	})
 	if err != nil {

@@ -91,8 +91,8 @@ func TestOperatorErrors(t *testing.T) {
 		}
 		r.expect("after all errors", "198.51.100.0/24 10m0s operator")
 
-		r.kernel.fail = unix.ENFILE
-		if err := block("203.0.113.7/32", 0, ""); !errors.Is(err, unix.ENFILE) {
+		r.kernel.fail = unix.ENOBUFS
+		if err := block("203.0.113.7/32", 0, ""); !errors.Is(err, unix.ENOBUFS) {
 			t.Errorf("Block that the kernel refuses = %v, want ENFILE", err)
 		}
 		r.expect("after the kernel's error", "198.51.100.0/24 10m0s operator")

@@ -57,6 +57,15 @@ type Kernel interface {
 	Forgive(sources ...netip.Prefix) error
 	SetHost(ignored, onLink6 []netip.Prefix) error
 	Learnt
+	Shape
+}
+
+// Shape is how the kernel's table is looked at when others have touched it.
+type Shape interface {
+	Intact() (bool, error)
+	Reshape() error
+	HostPrefix(key netip.Addr) netip.Prefix
+	RestoreNets() error
 }
 
 // Learnt is what the kernel has found out by itself.
@@ -74,6 +83,7 @@ type Store interface {
 	Save(b state.Block, done func(error))
 	End(source netip.Prefix, at time.Time, forgive bool, done func(error))
 	Forget(before time.Time, most int)
+	Changed() <-chan struct{}
 	ServiceStore
 }
 

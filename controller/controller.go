@@ -24,7 +24,8 @@ const (
 const (
 	sweepEvery     = time.Hour
 	learnEvery     = time.Minute      // what the kernel has learnt of services
-	reconcileEvery = 10 * time.Second // at most, when messages were lost
+	reconcileAfter = time.Second      // when messages were lost, and others may be on their way
+	reconcileEvery = 10 * time.Second // at most
 )
 
 // A Controller decides. Its exported methods may be called at any time and by
@@ -45,7 +46,9 @@ type Controller struct {
 	suspects  suspects  // unproven evidence that the kernel only tells of
 	doubts    doubts
 	reconcile pace
+	repair    repair
 	served    services
+	panicked  bool // all blocks are suspended
 	stats     Stats
 }
 
@@ -60,19 +63,26 @@ type Stats struct {
 	WouldHave uint64   // blocks that were only logged
 	Ended     uint64   // blocks that ended
 	Failed    uint64   // blocks that the kernel refused
+	Mended    uint64   // times that the table was made again
+	Evicted   uint64   // blocks that had to make room for others
+	Damage    error    // why the table cannot be made again; nil if there is no need
 	Live      int      // blocks in force now
 	Prefixes  int      // addresses and prefixes that are ignored now
 	Served    int      // ports where a service was seen
+	Panicked  bool     // all blocks are suspended
 	Doubts    []string // why unproven evidence is not trusted at the moment
 }
 
 // New makes a controller.
-func New(cfg Config, host Host, kernel Kernel, store Store, log *zap.Logger) *Controller {
+//
+// Panicked says that all blocks are suspended until Resume.
+func New(cfg Config, panicked bool, host Host, kernel Kernel, store Store, log *zap.Logger) *Controller {
 	c := &Controller{
-		log: log, cfg: cfg, kernel: kernel, store: store,
+		log: log, cfg: cfg, panicked: panicked, kernel: kernel, store: store,
 		calls:  make(chan call, 64),
 		blocks: newBlocks(), touches: newTouches(cfg.Window),
-		suspects: newSuspects(cfg.Table), would: make(sentences), doubts: newDoubts(log), served: make(services),
+		reconcile: pace{after: reconcileAfter, every: reconcileEvery},
+		suspects:  newSuspects(cfg.Table), would: make(sentences), doubts: newDoubts(log), served: make(services),
 	}
 	c.setHost(host)
 	return c
@@ -80,8 +90,9 @@ func New(cfg Config, host Host, kernel Kernel, store Store, log *zap.Logger) *Co
 
 // Run decides until ctx ends, and then returns nil. It leaves all blocks in
 // force. Missed tells that events were lost on their way: what the kernel has
-// blocked meanwhile is then looked up.
-func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, missed <-chan struct{}) error {
+// blocked meanwhile is then looked up. Changes are what others have done to the
+// table: what they have taken away is put back.
+func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, missed <-chan struct{}, changes <-chan nft.Change) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	sweep := time.NewTicker(sweepEvery)
@@ -98,6 +109,10 @@ func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, miss
 			c.event(e)
 		case call := <-c.calls:
 			call.do(call.answer)
+		case ch := <-changes:
+			c.changed(ch)
+		case <-c.store.Changed():
+			c.agree()
 		case <-missed:
 			c.reconcile.ask(time.Now())
 		case <-timer.C:
@@ -113,7 +128,7 @@ func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, miss
 // arm sets the timer to the next moment when something is due.
 func (c *Controller) arm(timer *time.Timer) {
 	var first time.Time
-	for _, next := range []func() (time.Time, bool){c.blocks.next, c.doubts.next, c.reconcile.next} {
+	for _, next := range []func() (time.Time, bool){c.blocks.next, c.doubts.next, c.reconcile.next, c.repair.next} {
 		if at, ok := next(); ok && (first.IsZero() || at.Before(first)) {
 			first = at
 		}
@@ -129,6 +144,9 @@ func (c *Controller) arm(timer *time.Timer) {
 func (c *Controller) due(now time.Time) {
 	c.end(c.blocks.due(now), "expired")
 	c.doubts.settle(now)
+	if c.repair.due(now) {
+		c.mend()
+	}
 	if c.reconcile.due(now) {
 		c.adoptMissed()
 	}
@@ -168,14 +186,21 @@ func (c *Controller) neighbour(a netip.Addr) bool {
 	return false
 }
 
-// enforce puts a block into the kernel and on our own list. A table that
-// somebody has deleted is made again with all blocks.
+// enforce puts a block into the kernel and on our own list, and leaves both as
+// they were if it cannot. A table that somebody has deleted is made again with
+// all blocks; a set that is full gets room.
 func (c *Controller) enforce(b state.Block) error {
 	old, known := c.blocks.get(b.Source)
+	if !known {
+		c.makeRoom(b.Source)
+	}
 	c.blocks.put(b)
 	err := c.kernel.Block(element(b, time.Now()))
-	if errors.Is(err, unix.ENOENT) {
+	switch {
+	case errors.Is(err, unix.ENOENT):
 		err = c.makeAgain(err)
+	case errors.Is(err, unix.ENFILE): // of what is over and not collected yet, or not ours
+		err = c.load()
 	}
 	if err == nil {
 		return nil
@@ -190,7 +215,7 @@ func (c *Controller) enforce(b state.Block) error {
 // makeAgain loads a table that somebody has deleted, with all blocks.
 func (c *Controller) makeAgain(why error) error {
 	c.log.Warn("our table is gone from the kernel; making it again", zap.Error(why))
-	return c.kernel.Load(c.cfg.Table, c.elements(), c.served.elements(time.Now()))
+	return c.load()
 }
 
 func element(b state.Block, now time.Time) nft.Element {

@@ -40,33 +40,34 @@ func testHost() Host {
 // A rig is a controller that runs on fakes.
 type rig struct {
 	*Controller
-	t      *testing.T
-	kernel *fakeKernel
-	store  *fakeStore
-	events chan listener.Event
-	missed chan struct{}
-	ctx    context.Context
-	stop   func() // ends Run
+	t       *testing.T
+	kernel  *fakeKernel
+	store   *fakeStore
+	events  chan listener.Event
+	missed  chan struct{}
+	changes chan nft.Change
+	ctx     context.Context
+	stop    func() // ends Run
 }
 
 // drive runs f with a controller, in a bubble where time is made.
 func drive(t *testing.T, cfg Config, f func(r *rig)) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{t: t, kernel: newFakeKernel(), store: newFakeStore(), events: make(chan listener.Event), missed: make(chan struct{})}
+		r := &rig{t: t, kernel: newFakeKernel(), store: newFakeStore(), events: make(chan listener.Event), missed: make(chan struct{}), changes: make(chan nft.Change)}
 		r.start(cfg, f)
 	})
 }
 
 // start restores and runs a controller while f lasts.
 func (r *rig) start(cfg Config, f func(r *rig)) {
-	r.Controller = New(cfg, testHost(), r.kernel, r.store, zaptest.NewLogger(r.t))
+	r.Controller = New(cfg, false, testHost(), r.kernel, r.store, zaptest.NewLogger(r.t))
 	if err := r.Restore(); err != nil {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r.ctx = ctx
 	var g errgroup.Group
-	g.Go(func() error { return r.Run(ctx, r.events, r.missed) })
+	g.Go(func() error { return r.Run(ctx, r.events, r.missed, r.changes) })
 	r.stop = func() {
 		cancel()
 		if err := g.Wait(); err != nil {
@@ -244,14 +245,13 @@ func TestObserve(t *testing.T) {
 	})
 }
 
-// TestKernelErrors shows that a block is only on record if the kernel has it.
+// TestKernelErrors shows that what the kernel refuses is tried again for an
+// event, and that a command that it refuses changes nothing.
 func TestKernelErrors(t *testing.T) {
 	drive(t, testConfig(), func(r *rig) {
-		r.kernel.fail = unix.ENFILE
+		r.kernel.fail = unix.ENOBUFS
 		r.touch("203.0.113.7", 23)
-		r.expect("refused by the kernel")
-		r.touch("203.0.113.7", 23)
-		r.expect("the next time", "203.0.113.7 10m0s tcp/23 connect")
+		r.expect("refused by the kernel, and mended", "203.0.113.7 10m0s tcp/23 connect")
 		*r.kernel = *newFakeKernel() // somebody deletes the table
 		r.touch("203.0.113.8", 23)
 		r.expect("the table comes back with all blocks",
@@ -262,14 +262,15 @@ func TestKernelErrors(t *testing.T) {
 		}
 		r.expect("the table comes back with a block that is extended",
 			"203.0.113.7 10m0s tcp/23 connect", "203.0.113.8 1h0m0s tcp/23 connect")
-		r.kernel.fail = unix.ENFILE
-		if _, err := r.Block(r.ctx, netip.MustParsePrefix("203.0.113.8/32"), time.Minute, ""); !errors.Is(err, unix.ENFILE) {
-			t.Errorf("Block = %v, want ENFILE", err)
+		r.kernel.fail = unix.ENOBUFS
+		if _, err := r.Block(r.ctx, netip.MustParsePrefix("203.0.113.8/32"), time.Minute, ""); !errors.Is(err, unix.ENOBUFS) {
+			t.Errorf("Block = %v, want ENOBUFS", err)
 		}
 		r.expect("a change that the kernel refuses",
 			"203.0.113.7 10m0s tcp/23 connect", "203.0.113.8 1h0m0s tcp/23 connect")
-		if stats, _ := r.Stats(r.ctx); stats.Failed != 1 || stats.Blocked != 2 {
-			t.Errorf("stats %+v, want 1 failed and 2 blocked", stats)
+		synctest.Wait()
+		if stats, _ := r.Stats(r.ctx); stats.Failed != 1 || stats.Blocked != 2 || stats.Mended != 2 {
+			t.Errorf("stats %+v, want 1 failed, 2 blocked and 2 mended", stats)
 		}
 	})
 }

@@ -14,6 +14,10 @@ import (
 // event is the way from a probe to a block.
 func (c *Controller) event(e listener.Event) {
 	c.stats.Events++
+	if c.panicked {
+		c.debug("suspended", e)
+		return
+	}
 	if e.Verdict == listener.Crowded || e.Verdict == listener.Overspent {
 		c.doubts.add(e.Verdict, e.Time)
 		return
@@ -95,7 +99,7 @@ func (c *Controller) probe(e listener.Event, source netip.Prefix) {
 		c.again(e, b)
 		return
 	}
-	if !c.cfg.onlyLogs(e.Protocol) || !c.suspects.add(source, e.Time) {
+	if !c.cfg.onlyLogs(e.Protocol) || !c.suspects.add(source, e.Time) || c.would.has(source, e.Time) {
 		return
 	}
 	if !c.suspects.afford(e.Time) {
@@ -125,11 +129,7 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 		}
 		return
 	}
-	if err := c.enforce(b); err != nil {
-		c.stats.Failed++
-		log.Error("cannot block", zap.Error(err))
-		return
-	}
+	done := c.insist(b)
 	if verb == "block" {
 		c.stats.Blocked++
 		if b.Evidence == unproven {
@@ -137,7 +137,9 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 		}
 	}
 	c.store.Save(b, nil)
-	log.Info(verb, zap.Duration("took", time.Since(e.Time)))
+	if done {
+		log.Info(verb, zap.Duration("took", time.Since(e.Time)))
+	}
 }
 
 // underway is how long an event may be on its way when its source is blocked.
@@ -152,17 +154,16 @@ func (c *Controller) again(e listener.Event, b state.Block) {
 		return
 	}
 	c.log.Warn("a blocked source got through: somebody has taken its element out of the kernel; putting it back", fields(e)...)
-	if err := c.enforce(b); err != nil {
-		c.stats.Failed++
-		c.log.Error("cannot block", append(fields(e), zap.Error(err))...)
-	}
+	c.insist(b)
 }
 
-// sentence is the block that an event earns: a new one, or a longer one for a
-// source whose evidence is proven by now. The verb is "" if neither is due.
+// sentence is the block that an event earns: a new one, a longer one for a
+// source whose evidence is proven by now, or the name of one that was found in
+// the kernel before its event came. The verb is "" if none is due.
 func (c *Controller) sentence(e listener.Event, source netip.Prefix, now time.Time) (b state.Block, verb string) {
 	old, known := c.blocks.get(source)
-	if known && (old.Evidence != unproven || e.Evidence == listener.Unproven) {
+	nameless := known && old.Comment == unseen
+	if known && !nameless && (old.Evidence != unproven || e.Evidence == listener.Unproven) {
 		return old, ""
 	}
 	b = state.Block{

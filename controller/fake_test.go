@@ -23,6 +23,9 @@ type fakeKernel struct {
 	comment  map[netip.Prefix]string
 	served   []nft.Service
 	forgiven []netip.Prefix
+	damaged  bool  // somebody has changed its shape
+	deaf     error // of everything that changes it, as long as it is set
+	refused  int   // how often it has been
 	fail     error // of the next Block
 }
 
@@ -31,11 +34,15 @@ func newFakeKernel() *fakeKernel {
 }
 
 func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error {
+	if err := k.refuse(); err != nil {
+		return err
+	}
 	if served == nil {
 		served = k.served
 	}
+	refused := k.refused
 	*k = *newFakeKernel()
-	k.loaded, k.cfg, k.served = true, cfg, served
+	k.loaded, k.cfg, k.served, k.refused = true, cfg, served, refused
 	for _, e := range blocks {
 		if err := k.Block(e); err != nil {
 			return err
@@ -44,9 +51,18 @@ func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element, served []nft.Ser
 	return nil
 }
 
+func (k *fakeKernel) refuse() error {
+	if k.deaf != nil {
+		k.refused++
+		return k.deaf
+	}
+	err := k.fail
+	k.fail = nil
+	return err
+}
+
 func (k *fakeKernel) Block(e nft.Element) error {
-	if err := k.fail; err != nil {
-		k.fail = nil
+	if err := k.refuse(); err != nil {
 		return err
 	}
 	if !k.loaded {
@@ -102,10 +118,11 @@ func (k *fakeKernel) blocked() []string {
 
 // fakeStore keeps blocks in memory and acknowledges at once.
 type fakeStore struct {
-	live   map[netip.Prefix]state.Block
-	ended  map[netip.Prefix]state.Block
-	served []state.Service
-	fail   error // of all writes
+	live    map[netip.Prefix]state.Block
+	ended   map[netip.Prefix]state.Block
+	served  []state.Service
+	changed chan struct{}
+	fail    error // of all writes
 }
 
 func newFakeStore() *fakeStore {

@@ -3,16 +3,18 @@ package controller
 import "time"
 
 // A pace says when something is due that is asked for at any time, and done
-// at most once in reconcileEvery.
+// some time after that, at most once in an interval.
 type pace struct {
-	at   time.Time // when it is due; zero if nobody asks
-	done time.Time // when it was done last
+	after time.Duration
+	every time.Duration
+	at    time.Time // when it is due; zero if nobody asks
+	done  time.Time // when it was done last
 }
 
 func (p *pace) ask(now time.Time) {
 	if p.at.IsZero() {
-		p.at = now
-		if soonest := p.done.Add(reconcileEvery); now.Before(soonest) {
+		p.at = now.Add(p.after)
+		if soonest := p.done.Add(p.every); p.at.Before(soonest) {
 			p.at = soonest
 		}
 	}

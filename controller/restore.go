@@ -34,15 +34,18 @@ func (c *Controller) Restore() error {
 	}
 	over := c.remember(stored, held)
 	adopted := c.adopt(held)
+	over = append(over, c.trim()...)
 	c.recall()
-	if err := c.kernel.Load(c.cfg.Table, c.elements(), c.served.elements(time.Now())); err != nil {
+	if err := c.load(); err != nil {
 		return fmt.Errorf("load the table: %w", err)
 	}
 	for _, b := range over {
 		c.store.End(b.Source, b.Until, false, nil)
 	}
 	for _, b := range adopted {
-		c.store.Save(b, nil)
+		if _, still := c.blocks.get(b.Source); still {
+			c.store.Save(b, nil)
+		}
 	}
 	c.store.Forget(time.Now().Add(-c.cfg.Forget), maxRemembered)
 	c.log.Info("restored", zap.Int("blocks", len(c.blocks.bySource)), zap.Int("adopted", len(adopted)), zap.Int("over", len(over)))
@@ -74,6 +77,37 @@ func (c *Controller) remember(stored []state.Block, held []nft.Element) (over []
 	return over
 }
 
+// agree is for a store that has other blocks on record than ours, because it
+// was damaged, or could not be read before: what either lacks it gets.
+func (c *Controller) agree() {
+	stored, err := c.store.Live()
+	if err != nil {
+		c.log.Warn("cannot read the blocks on record", zap.Error(err))
+		return
+	}
+	onRecord := make(map[netip.Prefix]bool, len(stored))
+	for _, b := range stored {
+		onRecord[b.Source] = true
+	}
+	for _, b := range c.blocks.bySource {
+		if !onRecord[b.Source] {
+			c.store.Save(b, nil)
+		}
+	}
+	before := len(c.blocks.bySource)
+	over := c.remember(slices.DeleteFunc(stored, func(b state.Block) bool {
+		_, ours := c.blocks.get(b.Source)
+		return ours
+	}), nil)
+	for _, b := range append(over, c.trim()...) {
+		c.store.End(b.Source, b.Until, false, nil)
+	}
+	if found := len(c.blocks.bySource) - before; found > 0 {
+		c.harm(fmt.Sprintf("%d blocks were found on record", found), nil)
+	}
+	c.log.Info("agreed with the store", zap.Int("blocks", len(c.blocks.bySource)))
+}
+
 // isHost tells whether a source is what is blocked for one address.
 func (c *Controller) isHost(source netip.Prefix) bool {
 	return source.IsSingleIP() || source.Addr().Is6() && source.Bits() == c.cfg.Table.Prefix6
@@ -91,6 +125,8 @@ func (c *Controller) adopt(held []nft.Element) []state.Block {
 	}
 	for _, b := range adopted {
 		c.blocks.put(b)
+		c.log.Info("block", zap.String("src", display(b.Source)), zap.String("evidence", b.Evidence), zap.String("origin", string(b.Origin)),
+			zap.Duration("left", time.Until(b.Until).Round(time.Second)), zap.Int("strikes", b.Strikes), zap.String("comment", b.Comment))
 	}
 	return adopted
 }
@@ -100,7 +136,7 @@ func (c *Controller) adoption(e nft.Element, now time.Time) state.Block {
 		Source: e.Prefix, Since: now.Add(-e.Age), Until: now.Add(e.Timeout), Strikes: c.strikes(e.Prefix, now),
 		Evidence: unproven, Origin: state.OriginKernel, Comment: e.Comment,
 	}
-	if e.Prefix.IsSingleIP() {
+	if c.isHost(e.Prefix) { // of a prefix, nobody knows which address it was
 		b.Address = e.Prefix.Addr()
 	}
 	if e.Timeout == 0 { // for ever
@@ -123,7 +159,7 @@ const unseen = "unproven, while nobody listened"
 func (c *Controller) adoptMissed() {
 	held, err := c.kernel.Blocked()
 	if err != nil {
-		c.log.Warn("events were lost, and the kernel's blocks cannot be read", zap.Error(err))
+		c.log.Warn("the kernel's blocks cannot be read", zap.Error(err))
 		return
 	}
 	adopted := c.adopt(held)
@@ -135,7 +171,7 @@ func (c *Controller) adoptMissed() {
 		c.stats.Unproven++
 		c.store.Save(b, nil)
 	}
-	c.log.Warn("events were lost; adopted what the kernel has blocked meanwhile", zap.Int("blocks", len(adopted)))
+	c.log.Warn("looked up what the kernel has blocked and we had not heard of", zap.Int("blocks", len(adopted)))
 }
 
 // unknown tells whether an element is not ours, and is worth adopting. Pieces
@@ -179,18 +215,23 @@ func (c *Controller) SetHost(ctx context.Context, h Host) error {
 			answer(err)
 			return
 		}
-		var now []state.Block
-		for _, b := range c.blocks.bySource {
-			if _, _, ignored := c.ignored.covers(b.Source); ignored {
-				b.Until = time.Now()
-				now = append(now, b)
-			}
-		}
-		slices.SortFunc(now, func(a, b state.Block) int { return a.Source.Compare(b.Source) })
-		c.end(now, "ignored")
+		c.endIgnored()
 		c.log.Info("host", zap.Strings("ignored", slices.Sorted(maps.Values(describe(h.Ignored)))))
 		answer(nil)
 	})
+}
+
+// endIgnored ends the blocks of sources that are ignored by now.
+func (c *Controller) endIgnored() {
+	var now []state.Block
+	for _, b := range c.blocks.bySource {
+		if _, _, ignored := c.ignored.covers(b.Source); ignored {
+			b.Until = time.Now()
+			now = append(now, b)
+		}
+	}
+	slices.SortFunc(now, func(a, b state.Block) int { return a.Source.Compare(b.Source) })
+	c.end(now, "ignored")
 }
 
 func describe(ignored map[netip.Prefix]string) map[netip.Prefix]string {

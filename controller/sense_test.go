@@ -247,16 +247,32 @@ func TestMissed(t *testing.T) {
 			r.missed <- struct{}{}
 			synctest.Wait()
 		}
-		if list, _ := r.List(r.ctx); len(list) != 1 {
-			t.Errorf("%d listed at once, want the first", len(list))
+		if list, _ := r.List(r.ctx); len(list) != 0 {
+			t.Errorf("%d listed at once, want none", len(list))
+		}
+		time.Sleep(reconcileAfter)
+		synctest.Wait()
+		if list, _ := r.List(r.ctx); len(list) != 20 {
+			t.Errorf("%d listed a second later, want 20", len(list))
+		}
+		r.in(func() { r.kernel.ends[netip.MustParsePrefix("203.0.113.20/32")] = time.Now().Add(10 * time.Minute) })
+		r.missed <- struct{}{}
+		time.Sleep(reconcileAfter)
+		synctest.Wait()
+		if list, _ := r.List(r.ctx); len(list) != 20 {
+			t.Errorf("%d listed soon after, want 20", len(list))
+		}
+		r.says(listener.Convicted, "203.0.113.3", 111)
+		if b := r.record(netip.MustParsePrefix("203.0.113.3/32")); b.Port != 111 || b.Comment != "tcp/111 syn" {
+			t.Errorf("on record as %+v, want it named", b)
 		}
 		time.Sleep(reconcileEvery)
 		synctest.Wait()
 		list, _ := r.List(r.ctx)
-		if len(list) != 20 || list[19].Comment != unseen || list[19].Evidence != "unproven" || list[19].Origin != state.OriginKernel {
-			t.Errorf("%d listed, want 20: %+v", len(list), list)
+		if len(list) != 21 || list[19].Comment != unseen || list[19].Evidence != "unproven" || list[19].Origin != state.OriginKernel {
+			t.Errorf("%d listed, want 21: %+v", len(list), list)
 		}
-		if got := messages(logs, "events were lost; adopted what the kernel has blocked meanwhile"); got != 2 {
+		if got := messages(logs, "looked up what the kernel has blocked and we had not heard of"); got != 2 {
 			t.Errorf("asked the kernel %d times, want twice", got)
 		}
 	})
@@ -290,15 +306,19 @@ func TestElementGone(t *testing.T) {
 func TestServices(t *testing.T) {
 	const day = 24 * time.Hour
 	synctest.Test(t, func(t *testing.T) {
-		r := &rig{t: t, kernel: newFakeKernel(), store: newFakeStore(), events: make(chan listener.Event), missed: make(chan struct{})}
+		r := &rig{t: t, kernel: newFakeKernel(), store: newFakeStore(), events: make(chan listener.Event), missed: make(chan struct{}), changes: make(chan nft.Change)}
 		r.store.served = []state.Service{
 			{Protocol: "tcp", Port: 2323, Until: time.Now().Add(day)},
 			{Protocol: "udp", Port: 69, Until: time.Now().Add(2 * day)},
-			{Protocol: "tcp", Port: 79, Until: time.Now()}, // forgotten by now
+			{Protocol: "tcp", Port: 79, Until: time.Now()},                 // forgotten by now
+			{Protocol: "tcp", Port: 9001, Until: time.Now().Add(day)},      // no tripwire
+			{Protocol: "udp", Port: 40000, Until: time.Now().Add(2 * day)}, // from which the host asks
 		}
 		r.kernel.served = []nft.Service{{Protocol: unix.IPPROTO_TCP, Port: 2323, Timeout: 3 * day}, {Protocol: unix.IPPROTO_TCP, Port: 1023, Timeout: day}}
 		cfg := senseConfig()
 		cfg.Table.Port = 1023 // our own listener is no service
+		cfg.Table.Decoys, cfg.Table.WatchTCP = []nft.PortRange{{First: 2323, Last: 2323}}, []nft.PortRange{{First: 1, Last: 9000}}
+		cfg.Table.WatchUDP, cfg.Table.Ephemeral = []nft.PortRange{{First: 1, Last: 65535}}, nft.PortRange{First: 32768, Last: 60999}
 		r.start(cfg, func(r *rig) {
 			want := []nft.Service{
 				{Protocol: unix.IPPROTO_TCP, Port: 2323, Timeout: 3 * day},

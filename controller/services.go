@@ -66,9 +66,20 @@ func (c *Controller) recall() {
 	for _, s := range append(held, c.host.Serving...) {
 		c.served.add(service{listener.Protocol(s.Protocol), s.Port}, now.Add(s.Timeout))
 	}
-	delete(c.served, service{listener.TCP, c.cfg.Table.Port})
-	maps.DeleteFunc(c.served, func(_ service, until time.Time) bool { return !until.After(now) })
+	maps.DeleteFunc(c.served, func(s service, until time.Time) bool { return !until.After(now) || !c.tripwire(s) })
 	c.store.SaveServed(c.served.records())
+}
+
+// tripwire tells whether a port would be one if nobody served it. Of others
+// there is nothing to remember.
+func (c *Controller) tripwire(s service) bool {
+	t, has := c.cfg.Table, func(ranges []nft.PortRange) bool {
+		return slices.ContainsFunc(ranges, func(r nft.PortRange) bool { return r.First <= s.port && s.port <= r.Last })
+	}
+	if s.protocol == listener.UDP {
+		return has(t.WatchUDP) && !has([]nft.PortRange{t.Ephemeral})
+	}
+	return s.port != t.Port && (has(t.WatchTCP) || has(t.Decoys))
 }
 
 func protocolOf(name string) listener.Protocol {

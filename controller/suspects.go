@@ -27,15 +27,19 @@ type tally struct {
 }
 
 func newSuspects(cfg nft.Config) suspects {
-	every := cfg.Budget.Per / time.Duration(max(1, cfg.Budget.Count))
-	return suspects{
-		ports: cfg.Ports, window: cfg.Window,
-		budget:  rate.NewLimiter(rate.Every(every), cfg.Budget.Count),
-		sources: make(map[netip.Prefix]tally),
-	}
+	s := suspects{sources: make(map[netip.Prefix]tally)}
+	s.configure(cfg)
+	return s
 }
 
-// add counts a port and tells whether it is the one that reaches the trigger.
+// configure takes over what is asked for, and keeps what has been counted.
+func (s *suspects) configure(cfg nft.Config) {
+	every := cfg.Budget.Per / time.Duration(max(1, cfg.Budget.Count))
+	s.ports, s.window = cfg.Ports, cfg.Window
+	s.budget = rate.NewLimiter(rate.Every(every), cfg.Budget.Count)
+}
+
+// add counts a port and tells whether the trigger is reached.
 // A source that finds no room is not counted, as in a set that is full.
 func (s *suspects) add(source netip.Prefix, at time.Time) bool {
 	t, known := s.sources[source]
@@ -47,7 +51,7 @@ func (s *suspects) add(source netip.Prefix, at time.Time) bool {
 	}
 	t.ports++
 	s.sources[source] = t
-	return t.ports == s.ports
+	return t.ports >= s.ports
 }
 
 // makeRoom forgets the sources whose window has passed.
@@ -67,10 +71,13 @@ func (s *suspects) afford(now time.Time) bool { return s.budget.AllowN(now, 1) }
 // so that it is said once.
 type sentences map[netip.Prefix]time.Time
 
+// has tells whether a source is said to be blocked.
+func (s sentences) has(source netip.Prefix, now time.Time) bool { return now.Before(s[source]) }
+
 // add tells whether a source is not said to be blocked yet, and takes it for
 // blocked until a moment. What finds no room is not said.
 func (s sentences) add(source netip.Prefix, now, until time.Time) bool {
-	if now.Before(s[source]) {
+	if s.has(source, now) {
 		return false
 	}
 	if len(s) >= maxTouching {

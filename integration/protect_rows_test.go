@@ -7,14 +7,15 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"nftsentry/controller/api"
-	"nftsentry/integration/netns"
-	"nftsentry/integration/packet"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"nftsentry/controller/api"
+	"nftsentry/integration/netns"
+	"nftsentry/integration/packet"
 )
 
 // all are the protections from a kind of probes.
@@ -362,16 +363,26 @@ func exclusions() []protection {
 
 // land is what comes from the very address that it goes to.
 func land() []protection {
-	return []protection{{name: "from the address that it goes to", rules: []edit{
+	return []protection{{name: "from the address that it goes to", host: true, rules: []edit{
 		{chain: "sense_port", rule: `@ignored[46] |^fib saddr type local `},
-		{undo: "delete element inet nftsentry blocked4 { " + server4 + " }"}, // the daemon passes over it
-		{undo: "delete element inet nftsentry blocked6 { " + server6 + " }"},
 	},
 		offend: func(t *testing.T, g *grounds, v6 bool) someone {
 			s := anyone(itself[v6])
 			g.near.Send(t, s.tcp(packet.SYN, g.port("sense_port")).Bytes())
 			return s
 		}}}
+}
+
+// reverse is a packet in the name of somebody who is behind another interface.
+func reverse() protection {
+	return protection{name: reversePath, rules: []edit{elsewhere}, offend: func(t *testing.T, g *grounds, v6 bool) someone {
+		s := anyone(fmt.Sprintf("172.30.0.%d", 100+g.ports%100))
+		if v6 {
+			s = anyone("2001:db8:31::2")
+		}
+		g.near.Send(t, s.tcp(packet.SYN, g.port("sense_port")).Bytes())
+		return s
+	}}
 }
 
 // sessions are those that make no peer, or not of everybody.
@@ -400,7 +411,6 @@ func sessions() []protection {
 		}},
 		{name: "first address of the link", only: "IPv6", rules: []edit{
 			{chain: "count_near", rule: `== :: return`},
-			{undo: "delete element inet nftsentry blocked6 { 2001:db8:9:: }"}, // or all neighbours stay blocked
 		}, offend: func(t *testing.T, g *grounds, _ bool) someone {
 			s := anyone("2001:db8:9::")
 			g.neighbour.Send(t, s.tcp(packet.SYN, g.port("sense_port")).Bytes())

@@ -42,6 +42,11 @@ type edit struct {
 	do, undo    string
 }
 
+// elsewhere is the last of all protections, and stands before many others.
+var elsewhere = edit{chain: "convict", rule: `^fib saddr . iif oif missing return`}
+
+const reversePath = "from where answers would not go"
+
 // grounds are where protections are tried.
 type grounds struct {
 	*crowd
@@ -66,11 +71,11 @@ var (
 	sideways  = map[bool]string{false: "10.10.0.2", true: "2001:db8:10::2"}
 )
 
-// published is how Docker publishes ports of containers.
+// published is how firewalld forwards ports, which is later than Docker does it.
 const published = `
 	table inet docker {
 		chain pre {
-			type nat hook prerouting priority dstnat
+			type nat hook prerouting priority dstnat + 10
 			tcp dport { 2999, 3999 } dnat ip to 172.30.0.2:80
 			tcp dport { 2999, 3999 } dnat ip6 to [2001:db8:30::2]:80
 			udp dport { 2999, 3999 } dnat ip to 172.30.0.2:53
@@ -136,6 +141,7 @@ func (g *grounds) publish(t *testing.T) {
 	g.router.Route(t, "172.30.0.0/24", server4)
 	g.router.Route(t, "2001:db8:30::/64", server6)
 	g.server.Forward(t)
+	g.server.Route(t, "2001:db8:31::/64", inside[true])
 	g.server.Output(t, netns.Tool(t, "nft"), published)
 	serve(t, container, ":22", "inside")
 }
@@ -270,6 +276,7 @@ func TestProtections(t *testing.T) {
 	all = append(all, exclusions()...)
 	all = append(all, sessions()...)
 	all = append(all, land()...)
+	all = append(all, reverse())
 	g.run(t, "", all)
 	t.Run("a peer that touches a decoy", g.provenPeer)
 
@@ -311,6 +318,9 @@ func (g *grounds) run(t *testing.T, prefix string, all []protection) {
 	t.Helper()
 	var attempts []*attempt
 	for _, p := range all {
+		if p.name != reversePath {
+			p.bare = append(p.bare[:len(p.bare):len(p.bare)], elsewhere)
+		}
 		for _, v6 := range []bool{false, true} {
 			if p.only == "" || v6 == (p.only == "IPv6") {
 				attempts = append(attempts, &attempt{protection: p, v6: v6})
@@ -379,9 +389,6 @@ func (g *grounds) tryWithout(t *testing.T, attempts []*attempt) {
 		return
 	}
 	defer g.without(t, slices.Concat(attempts[0].bare, attempts[0].rules))()
-	if attempts[0].host {
-		g.d.pause(t)
-	}
 	victims := g.offend(t, attempts, 1)
 	if attempts[0].host {
 		g.pardon(t, victims)
@@ -449,6 +456,7 @@ func (g *grounds) without(t *testing.T, edits []edit) (undo func()) {
 		return func() {}
 	}
 	nft := netns.Tool(t, "nft")
+	g.d.pause(t) // or it would undo the edits
 	table := g.server.Output(t, nft, "-t", "-a", "list", "table", "inet", "nftsentry")
 	var to, fro []string
 	for _, e := range edits {
@@ -463,7 +471,10 @@ func (g *grounds) without(t *testing.T, edits []edit) (undo func()) {
 		to, fro = append(to, there...), append(fro, back...)
 	}
 	g.server.Output(t, nft, strings.Join(to, "\n"))
-	return func() { g.server.Output(t, nft, strings.Join(fro, "\n")) }
+	return func() {
+		g.server.Output(t, nft, strings.Join(fro, "\n"))
+		g.d.signal(t, unix.SIGCONT)
+	}
 }
 
 var (

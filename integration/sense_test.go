@@ -288,20 +288,34 @@ func TestHiddenPort(t *testing.T) {
 	}
 }
 
-// TestElementGone takes a block out of the kernel behind the daemon's back:
-// its source is blocked again when it shows up.
-func TestElementGone(t *testing.T) {
+// TestNeighbourOfBlockedPrefix shows that neighbours are not blocked with a
+// prefix that they share with others, where the link has a longer one.
+func TestNeighbourOfBlockedPrefix(t *testing.T) {
 	w := newWorld(t)
 	serve(t, w.server, ":80", "welcome")
+	w.server.Addr(t, "eth0", "2001:db8:7::1/112")
+	w.router.Addr(t, "srv", "2001:db8:7::8/112")
 	d := guard(t, w.server, "")
-	d.must("block", client4, "--timeout", "1h")
-	w.server.Output(t, netns.Tool(t, "nft"), "flush set inet nftsentry blocked4")
-	time.Sleep(1100 * time.Millisecond) // until then the block might have been on its way
-	expectRead(t, w.client, "", server4, 80, "welcome")
-	_, _ = touch(w.client, "", server4, 23)
-	eventually(t, "the block is back", time.Second, func() bool { return strings.Contains(d.nftSet("blocked4"), client4) })
-	expectSilence(t, w.client, "", server4, 80)
-	if !strings.Contains(d.log.String(), "a blocked source got through") {
-		t.Error("it is not logged")
+	d.must("block", "2001:db8:7::/64")
+	expectRead(t, w.router, "2001:db8:7::8", "2001:db8:7::1", 80, "welcome")
+	d.must("block", "2001:db8:7::8")
+	expectSilence(t, w.router, "2001:db8:7::8", "2001:db8:7::1", 80)
+}
+
+// TestOddFromBlockedPrefix shows that what opens no connection is dropped for
+// a blocked prefix, too, and not counted.
+func TestOddFromBlockedPrefix(t *testing.T) {
+	for _, f := range families {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			d := guard(t, w.server, "")
+			d.must("block", "10.8.0.0/16", "2001:db8::/33")
+			nmap(t, w.client, f.server, "200-210", "-sF", "-T4")
+			nmap(t, w.client, f.server, "200-210", "-sS", "-T4")
+			time.Sleep(200 * time.Millisecond) // the kernel would have told by now
+			if s := d.status(); s.Watched.Probes != 0 || s.Blocks.Live != 2 || s.Dropped.Packets == 0 {
+				t.Errorf("status %+v, want nothing noticed", s)
+			}
+		})
 	}
 }

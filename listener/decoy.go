@@ -44,7 +44,7 @@ type DecoyConfig struct {
 // A Decoy is the listening socket of all decoy ports.
 type Decoy struct {
 	log      *zap.Logger
-	banner   []byte
+	banner   atomic.Pointer[string]
 	listener *net.TCPListener
 
 	accepted, lost, starved atomic.Uint64
@@ -68,11 +68,13 @@ func OpenDecoy(cfg DecoyConfig, log *zap.Logger) (*Decoy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Decoy{
-		log: log, banner: []byte(cfg.Banner), listener: l,
-		holding: make(map[netip.Prefix]int),
-	}, nil
+	d := &Decoy{log: log, listener: l, holding: make(map[netip.Prefix]int)}
+	d.SetBanner(cfg.Banner)
+	return d, nil
 }
+
+// SetBanner changes what is sent to whoever connects from now on.
+func (d *Decoy) SetBanner(banner string) { d.banner.Store(&banner) }
 
 func listen(cfg DecoyConfig) (*net.TCPListener, error) {
 	if cfg.Port != 0 {
@@ -99,7 +101,7 @@ func listen(cfg DecoyConfig) (*net.TCPListener, error) {
 }
 
 func listenOn(port uint16) (*net.TCPListener, error) {
-	lc := net.ListenConfig{KeepAlive: -1}
+	lc := net.ListenConfig{KeepAlive: -1, Control: answerTwice}
 	lc.SetMultipathTCP(false) // SO_ORIGINAL_DST is not for MPTCP sockets
 	l, err := lc.Listen(context.Background(), "tcp", ":"+strconv.Itoa(int(port)))
 	if err != nil {
@@ -175,13 +177,14 @@ func (d *Decoy) notice(ctx context.Context, conn *net.TCPConn, events chan<- Eve
 	default:
 		d.lost.Add(1)
 	}
-	if setUserTimeout(conn) != nil || len(d.banner) == 0 || !d.hold(e.Source.Addr()) {
+	banner := *d.banner.Load()
+	if setUserTimeout(conn) != nil || banner == "" || !d.hold(e.Source.Addr()) {
 		_ = conn.Close()
 		return
 	}
 	conns.Go(func() error {
 		defer d.release(e.Source.Addr())
-		d.greet(ctx, conn)
+		d.greet(ctx, conn, banner)
 		return nil
 	})
 }
@@ -207,14 +210,14 @@ func plain(a netip.AddrPort) netip.AddrPort {
 // greet sends the banner and closes. What the client has sent is read to
 // nowhere, since a socket closed with unread data is reset and takes the
 // banner with it.
-func (d *Decoy) greet(ctx context.Context, conn *net.TCPConn) {
+func (d *Decoy) greet(ctx context.Context, conn *net.TCPConn, banner string) {
 	defer conn.Close()
 	hurry := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer hurry()
 	if conn.SetDeadline(time.Now().Add(patience)) != nil {
 		return
 	}
-	if _, err := conn.Write(d.banner); err != nil {
+	if _, err := io.WriteString(conn, banner); err != nil {
 		return
 	}
 	if conn.CloseWrite() != nil {

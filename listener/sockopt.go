@@ -2,8 +2,10 @@ package listener
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +62,15 @@ func setUserTimeout(conn *net.TCPConn) error {
 	return control(conn, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
 	})
+}
+
+// answerTwice has the kernel send an answer that is not acknowledged again
+// once, a second later. Connection tracking forgets the connection soon after,
+// and what came then would come from the listener's own port, and give it away.
+func answerTwice(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_SYNCNT, 1) })
+	return errors.Join(err, failed)
 }
 
 func control(conn *net.TCPConn, f func(fd int) error) error {

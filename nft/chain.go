@@ -22,9 +22,8 @@ type chain struct {
 func (b *builder) chains() []chain {
 	var all []chain
 	if b.cfg.senses() {
-		all = append(all, b.own())
 		all = append(all, b.counting()...)
-		all = append(all, b.sensePort(), b.senseOdd(), b.senseSession())
+		all = append(all, b.own(), b.notice(), b.hidden(), b.sensePort(), b.senseOdd(), b.senseSession())
 	}
 	if b.cfg.Enforce {
 		all = append(all, b.refuseNew(), b.refuse())
@@ -33,8 +32,7 @@ func (b *builder) chains() []chain {
 		all = append(all, b.shieldOpen(), b.shieldNew(), b.shield6(), b.shield())
 	}
 	if b.cfg.lures() {
-		all = append(all, b.divert(), b.lure())
-		all = append(all, b.hidden()...)
+		all = append(all, b.divert(), b.lure(), b.hide())
 	}
 	if b.cfg.senses() {
 		all = append(all, b.sensing()...)

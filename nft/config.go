@@ -61,9 +61,9 @@ type Config struct {
 	Ephemeral PortRange
 	// Group is the NFLOG group by which the kernel tells of probes.
 	Group uint16
-	// FloodRate is how many probes a second, over all sources, are let
-	// through to connection tracking, for decoy and watched ports each.
-	FloodRate uint32
+	// DecoyRate and WatchRate are how many probes a second, over all sources,
+	// are let through to connection tracking, of decoy and of watched ports.
+	DecoyRate, WatchRate uint32
 	// Prefix6 is the prefix length, in bits, by which IPv6 sources that are
 	// not neighbours are counted and blocked: 1 to 128.
 	Prefix6 int
@@ -120,8 +120,8 @@ func validatePorts(ports []PortRange) error {
 // no timeout at all, the default burst, the kernel log in place of a group.
 func (c Config) validateSense() error {
 	switch {
-	case c.Group == 0 || c.FloodRate == 0:
-		return fmt.Errorf("group %d, flood rate %d: must not be 0", c.Group, c.FloodRate)
+	case c.Group == 0 || c.DecoyRate == 0 || c.WatchRate == 0:
+		return fmt.Errorf("group %d, rates %d and %d: must not be 0", c.Group, c.DecoyRate, c.WatchRate)
 	case !c.judges():
 		return nil
 	case c.Ports < 1 || c.Ports > 1000:

@@ -259,6 +259,16 @@ func (t *Table) changeNets(change func()) error {
 	return err
 }
 
+// RestoreNets puts all blocked prefixes back into their sets, in place of what
+// somebody has made of them. The error is unix.ENOENT if somebody has deleted
+// the table.
+func (t *Table) RestoreNets() error {
+	if err := t.changeNets(func() {}); err != nil {
+		return fmt.Errorf("restore blocked prefixes: %w", err)
+	}
+	return nil
+}
+
 // fillNets replaces the elements of the sets of prefixes by the disjoint form
 // of all that are asked for.
 func (b *builder) fillNets(nets map[netip.Prefix]span) error {

@@ -337,3 +337,32 @@ func TestForgive(t *testing.T) {
 		t.Errorf("Forgive without a table: %v", err)
 	}
 }
+
+// TestSample shows that few elements are read back after many were written,
+// and that a run of missing ones among them is found all the same.
+func TestSample(t *testing.T) {
+	var hosts []Element
+	for i := range 20000 {
+		hosts = append(hosts, element(fmt.Sprintf("10.0.%d.%d/32", i>>8, i&255), time.Hour, ""))
+	}
+	if got := len(sample(hosts[:1024])); got != 1024 {
+		t.Errorf("%d of 1024, want all", got)
+	}
+	some := sample(hosts)
+	if len(some) > len(hosts)/16+1 || some[len(some)-1] != hosts[len(hosts)-1] {
+		t.Errorf("%d of %d, the last %v", len(some), len(hosts), some[len(some)-1])
+	}
+	host, table := load(t, enforce(), hosts...)
+	host.Output(t, netns.Tool(t, "nft"), "delete element inet nftsentry blocked4 { "+keysOf(hosts[5000:5016])+" }")
+	if err := table.verifyHosts(some, time.Now()); !errors.Is(err, ErrNotApplied) {
+		t.Errorf("verifyHosts without 16 elements in a row: %v, want ErrNotApplied", err)
+	}
+}
+
+func keysOf(elems []Element) string {
+	var all []string
+	for _, e := range elems {
+		all = append(all, e.Prefix.Addr().String())
+	}
+	return strings.Join(all, ", ")
+}

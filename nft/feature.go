@@ -70,7 +70,6 @@ func (t *Table) dryRun(cfg Config, fill func(*builder) error) error {
 	if err != nil {
 		return err
 	}
-	t.conn = nil
 	b := newBuilder(conn, TableName+"_dry_run", cfg)
 	b.conn.AddTable(b.table)
 	err = fill(b)
@@ -78,7 +77,7 @@ func (t *Table) dryRun(cfg Config, fill func(*builder) error) error {
 	if err == nil {
 		err = conn.Flush()
 	}
-	closeErr := conn.CloseLasting()
+	closeErr := t.hangUp()
 	for _, errno := range refusals {
 		if errors.Is(err, errno) {
 			return errors.Join(err, closeErr)

@@ -9,13 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lure leads connections to decoy ports to the one listener. It comes after
-// dstnat, so that what another table has already led elsewhere, such as to a
-// container, never reaches it.
+// Priorities after all that may lead a connection elsewhere: Docker does so at
+// dstnat, firewalld at dstnat + 10. A connection that another nat chain has
+// translated is not seen by those after it.
+var (
+	priorityLure  = *nftables.ChainPriorityNATDest + 50
+	prioritySense = *nftables.ChainPriorityNATDest + 51
+)
+
+// lure leads connections to decoy ports to the one listener.
 func (b *builder) lure() chain {
 	return chain{
-		name: "lure", typ: nftables.ChainTypeNAT,
-		hook: nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityNATDest + 1,
+		name: "lure", typ: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, priority: priorityLure,
 		rules: []rule{of(tcpDport(b.sets.decoyTCP), goTo("divert"))},
 	}
 }
@@ -27,29 +32,40 @@ func (b *builder) divert() chain {
 	rules := []rule{of(opensConnection(expr.CmpOpNeq), back())}
 	rules = append(rules, b.unlessServed()...)
 	rules = append(rules, of(notLocal(), back()))
-	rules = append(rules, b.unlessIgnored(back())...)
-	rules = append(rules, b.unlessFlooded(unix.IPPROTO_TCP)...)
+	rules = append(rules, b.unlessIgnored()...)
+	rules = append(rules, b.unlessFlooded(b.cfg.DecoyRate, unix.IPPROTO_TCP)...)
 	return chain{name: "divert", rules: append(rules,
 		jump("count"),
 		of(l4proto(unix.IPPROTO_TCP), redirect(b.cfg.Port)),
 	)}
 }
 
-// own remembers where a service was seen. It is a chain of its own because a
-// set that is full ends the rule: the service is to be left alone all the same.
+// own remembers where a service was seen, anew with each connection. A port
+// from which the host itself asks by UDP serves nobody.
 func (b *builder) own() chain {
-	return chain{name: "own", rules: []rule{of(service(), add(b.sets.served, 0))}}
+	c := chain{name: "own"}
+	if e := b.cfg.Ephemeral; e.First != 0 {
+		c.rules = append(c.rules, of(udpPortIn(dstPort, e), back()))
+	}
+	c.rules = append(c.rules, of(service(), update(b.sets.served, ServedMemory), back()), goTo("crowded"))
+	return c
 }
 
-// hidden makes the listener's own port look like one that nobody serves to
-// who has not been led there: it would give the decoys away.
-func (b *builder) hidden() []chain {
-	closed := goTo("closed")
-	rules := append(b.unlessSelf(closed), b.unlessIgnored(closed)...)
-	rules = append(rules, b.unlessFlooded(unix.IPPROTO_TCP)...)
-	return []chain{
-		{name: "closed", rules: []rule{of(l4proto(unix.IPPROTO_TCP), rejectReset())}},
-		{name: "hidden", rules: append(rules, jump("count"), closed)},
+// hidden counts what is sent to the listener's own port by who has not been
+// led there.
+func (b *builder) hidden() chain {
+	rules := append(b.unlessSelf(), b.unlessIgnored()...)
+	return chain{name: "hidden", rules: append(rules, goTo("notice"))}
+}
+
+// hide makes the listener's own port look like one that nobody serves: it
+// would give the decoys away. It comes after the host's filter, which may have
+// another answer.
+func (b *builder) hide() chain {
+	return chain{
+		name: "hide", typ: nftables.ChainTypeNAT,
+		hook: nftables.ChainHookInput, priority: *nftables.ChainPriorityNATSource,
+		rules: []rule{of(tcpDportIs(b.cfg.Port), notTranslated(), rejectReset())},
 	}
 }
 
@@ -57,34 +73,33 @@ func (b *builder) hidden() []chain {
 // and what the host sends to itself.
 func (b *builder) unlessServed() []rule {
 	rules := []rule{
-		of(service(), in(b.sets.served), back()),
 		of(socketIn(b.anySocket()), goTo("own")),
+		of(service(), in(b.sets.served), back()),
 	}
-	return append(rules, b.unlessSelf(back())...)
+	return append(rules, b.unlessSelf()...)
 }
 
-// unlessSelf has another way for what the host sends to itself, for what is
-// sent in its name, and for what arrives by an ignored interface.
-func (b *builder) unlessSelf(way rule) []rule {
-	rules := []rule{of(iifLo(), way), of(fromHost(), way)}
+// unlessSelf leaves alone what the host sends to itself, what is sent in its
+// name, and what arrives by an ignored interface.
+func (b *builder) unlessSelf() []rule {
+	rules := []rule{of(iifLo(), back()), of(fromHost(), back())}
 	for _, name := range b.cfg.IgnoredInterfaces {
-		rules = append(rules, of(iifname(name), way))
+		rules = append(rules, of(iifname(name), back()))
 	}
 	return rules
 }
 
-// unlessIgnored has another way for ignored sources.
-func (b *builder) unlessIgnored(way rule) []rule {
+func (b *builder) unlessIgnored() []rule {
 	return []rule{
-		of(saddrIn(ipv4, b.sets.ignored4), way),
-		of(saddrIn(ipv6, b.sets.ignored6), way),
+		of(saddrIn(ipv4, b.sets.ignored4), back()),
+		of(saddrIn(ipv6, b.sets.ignored6), back()),
 	}
 }
 
 // unlessFlooded drops what connection tracking could not bear to remember, and
 // makes it forget the rest in seconds.
-func (b *builder) unlessFlooded(protocols ...byte) []rule {
-	rules := []rule{of(over(b.cfg.FloodRate), count(counterFlooded), drop())}
+func (b *builder) unlessFlooded(rate uint32, protocols ...byte) []rule {
+	rules := []rule{of(over(rate), count(counterFlooded), drop())}
 	for _, br := range briefs {
 		if !slices.Contains(protocols, br.l4proto) {
 			continue

@@ -70,8 +70,16 @@ func exists(conn *nftables.Conn) (bool, error) {
 	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == TableName }), nil
 }
 
-// hostPrefixes reads elements of a set of hosts: an IPv6 key without host
-// bits stands for its whole prefix.
+// HostPrefix is what an element of a set of hosts with this key blocks: an
+// IPv6 key without host bits stands for its whole prefix.
+func (t *Table) HostPrefix(key netip.Addr) netip.Prefix {
+	if wide := netip.PrefixFrom(key, t.cfg.Prefix6); key.Is6() && wide.Masked() == wide {
+		return wide
+	}
+	return netip.PrefixFrom(key, key.BitLen())
+}
+
+// hostPrefixes reads elements of a set of hosts.
 func (t *Table) hostPrefixes(raw []nftables.SetElement) []Element {
 	var out []Element
 	for _, e := range raw {
@@ -79,11 +87,7 @@ func (t *Table) hostPrefixes(raw []nftables.SetElement) []Element {
 		if !ok {
 			continue
 		}
-		p := netip.PrefixFrom(a, a.BitLen())
-		if wide := netip.PrefixFrom(a, t.cfg.Prefix6); a.Is6() && wide.Masked() == wide {
-			p = wide
-		}
-		out = append(out, Element{Prefix: p, Timeout: e.Expires, Comment: e.Comment, Age: max(0, e.Timeout-e.Expires)})
+		out = append(out, Element{Prefix: t.HostPrefix(a), Timeout: e.Expires, Comment: e.Comment, Age: max(0, e.Timeout-e.Expires)})
 	}
 	return out
 }

@@ -30,7 +30,7 @@ const snapLength = 128
 func (b *builder) sensing() []chain {
 	return []chain{b.senseSyn(), b.senseUDP(), {
 		name: "sense", typ: nftables.ChainTypeNAT,
-		hook: nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityNATDest + 2,
+		hook: nftables.ChainHookPrerouting, priority: prioritySense,
 		rules: []rule{
 			of(ctState(expr.CtStateBitRELATED), back()),
 			of(opensConnection(expr.CmpOpEq), goTo("sense_syn")),
@@ -52,11 +52,16 @@ func (b *builder) senseSyn() chain {
 // senseOdd is for TCP packets that neither open a connection nor belong to
 // one: no host sends them but to find out how another answers. Connection
 // tracking takes none of them for a connection, and so no nat chain sees them.
+// The listener would keep silent where a port that nobody serves answers.
 func (b *builder) senseOdd() chain {
-	return chain{name: "sense_odd", rules: []rule{
+	c := chain{name: "sense_odd", rules: []rule{
 		of(tcpDport(b.sets.watchTCP), goTo("sense_port")),
 		of(tcpDport(b.sets.decoyTCP), goTo("sense_port")),
 	}}
+	if b.cfg.lures() {
+		c.rules = append(c.rules, of(tcpDportIs(b.cfg.Port), jump("hidden")), of(tcpDportIs(b.cfg.Port), rejectReset()))
+	}
+	return c
 }
 
 // senseUDP passes over what may be the answer to a question of this host that
@@ -74,9 +79,15 @@ func (b *builder) senseUDP() chain {
 func (b *builder) sensePort() chain {
 	rules := b.unlessServed()
 	rules = append(rules, of(notForHost(), back()), of(notLocal(), back()))
-	rules = append(rules, b.unlessIgnored(back())...)
-	rules = append(rules, b.unlessFlooded(unix.IPPROTO_TCP, unix.IPPROTO_UDP)...)
-	return chain{name: "sense_port", rules: append(rules, goTo("count"))}
+	rules = append(rules, b.unlessIgnored()...)
+	return chain{name: "sense_port", rules: append(rules, goTo("notice"))}
+}
+
+// notice is where all probes come by, but for those of decoy ports that open
+// a connection.
+func (b *builder) notice() chain {
+	rules := b.unlessFlooded(b.cfg.WatchRate, unix.IPPROTO_TCP, unix.IPPROTO_UDP)
+	return chain{name: "notice", rules: append(rules, goTo("count"))}
 }
 
 // senseSession makes a source a peer whose handshake is complete. A half-open
@@ -84,7 +95,10 @@ func (b *builder) sensePort() chain {
 func (b *builder) senseSession() chain {
 	c := chain{name: "sense_session", rules: []rule{of(notLocal(), back())}}
 	for _, o := range b.origins() {
-		c.rules = append(c.rules, of(assured(), o.only, o.key, update(o.peers, peerMemory)))
+		c.rules = append(c.rules,
+			of(assured(), o.only, o.key, update(o.peers, peerMemory), back()),
+			of(assured(), o.only, o.key, notIn(o.peers), goTo("crowded")),
+		)
 	}
 	return c
 }
@@ -163,11 +177,16 @@ func nfprotoOf(o origin) rule {
 	return nfproto(ipv4)
 }
 
-// countOf lets each port of a source pass once in a window.
+// countOf lets each port of a source pass once in a window, which begins anew
+// when the source is no suspect any more. The look-up is for sources that are
+// not in the set: of one that is, it would use up its limiter.
 func (b *builder) countOf(o origin) chain {
 	var rules []rule
 	if o.never != nil {
 		rules = append(rules, of(o.never, back()))
+	}
+	if b.cfg.judges() && b.cfg.Ports > 1 && b.cfg.JudgeTCP == b.cfg.JudgeUDP {
+		rules = append(rules, of(o.probe(), in(o.probes), o.key, notIn(o.suspects), notIn(o.peers), goTo("judge"+o.suffix)))
 	}
 	return chain{name: "count" + o.suffix, rules: append(rules,
 		of(o.probe(), in(o.probes), back()),
@@ -211,9 +230,14 @@ func (b *builder) trigger(o origin) []rule {
 	}
 }
 
-// convict blocks the source, if the budget has room for one more.
+// convict blocks the source, if the budget has room for one more. What has
+// come another way than answers would go may be forged by somebody whom the
+// host's own check of reverse paths would have stopped later on.
 func (b *builder) convict() chain {
-	c := chain{name: "convict", rules: []rule{of(overBudget(b.cfg.Budget), goTo("spent"))}}
+	c := chain{name: "convict", rules: []rule{
+		of(fromElsewhere(), back()),
+		of(overBudget(b.cfg.Budget), goTo("spent")),
+	}}
 	for _, o := range b.origins() {
 		c.rules = append(c.rules, of(o.only, o.key, add(o.blocked, b.cfg.Timeout), goTo("convicted")))
 	}

@@ -23,7 +23,6 @@ type sets struct {
 }
 
 const (
-	maxPeers  = 4096
 	maxProbes = 65536
 )
 
@@ -34,7 +33,7 @@ const ServedMemory = 30 * 24 * time.Hour
 func newSets(t *nftables.Table) sets {
 	service := nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
 	peers := func(f family) *nftables.Set {
-		s := sources(t, "peers", f, f.keyType, maxPeers)
+		s := sources(t, "peers", f, f.keyType, maxProbes)
 		s.Timeout = peerMemory
 		return s
 	}

@@ -24,13 +24,27 @@ func (b *builder) shieldOpen() chain {
 		c.rules = append(c.rules,
 			of(saddrIn(ipv4, b.sets.blocked4), goTo("refuse_new")),
 			of(saddrIn(ipv6, b.sets.blocked6), goTo("refuse_new")),
-			of(saddrMasked(ipv6, b.cfg.Prefix6), in(b.sets.blocked6), goTo("refuse_new")),
+			of(b.inBlockedPrefix(), goTo("refuse_new")),
 		)
 	}
-	if b.cfg.senses() {
-		c.rules = append(c.rules, of(opensConnection(expr.CmpOpNeq), goTo("sense_odd")))
+	if !b.cfg.senses() {
+		return c
 	}
+	c.rules = append(c.rules, of(opensConnection(expr.CmpOpEq), back()))
+	if b.cfg.Enforce { // shield would be too late for these
+		c.rules = append(c.rules,
+			of(saddrIn(ipv4, b.sets.nets4), goTo("refuse_new")),
+			of(saddrIn(ipv6, b.sets.nets6), goTo("refuse_new")),
+		)
+	}
+	c.rules = append(c.rules, goTo("sense_odd"))
 	return c
+}
+
+// inBlockedPrefix is for sources whose prefix is blocked. Neighbours, who may
+// share it, are blocked one by one.
+func (b *builder) inBlockedPrefix() rule {
+	return of(saddrMasked(ipv6, b.cfg.Prefix6), in(b.sets.blocked6), saddrNotIn(ipv6, b.sets.onLink6))
 }
 
 // refuseNew is the end of the way for what a blocked source sends; only here,
@@ -40,7 +54,7 @@ func (b *builder) refuseNew() chain {
 	for _, name := range b.cfg.IgnoredInterfaces {
 		rules = append(rules, of(iifname(name), back()))
 	}
-	rules = append(rules, b.unlessIgnored(back())...)
+	rules = append(rules, b.unlessIgnored()...)
 	return chain{name: "refuse_new", rules: append(rules, b.refusal()...)}
 }
 
@@ -76,7 +90,7 @@ func (b *builder) shield6() chain {
 	if b.cfg.Enforce {
 		c.rules = append(c.rules,
 			of(saddrIn(ipv6, b.sets.blocked6), goTo("refuse")),
-			of(saddrMasked(ipv6, b.cfg.Prefix6), in(b.sets.blocked6), goTo("refuse")),
+			of(b.inBlockedPrefix(), goTo("refuse")),
 			of(saddrIn(ipv6, b.sets.nets6), goTo("refuse")),
 		)
 	}

@@ -19,7 +19,10 @@ type Table struct {
 	cfg    Config
 	nets   map[netip.Prefix]span // prefixes asked for; the nets sets hold their disjoint form
 	conn   *nftables.Conn        // lasting; nil until needed and after an error
-	reader *netlink.Conn         // for single elements, likewise
+	port   uint32                // the port id of conn
+	ports  ownPorts              // of all connections that make changes
+	reader *netlink.Conn         // for single elements and for the shape, likewise
+	shape  shape                 // what our own last transaction has left; nothing if somebody came between
 }
 
 // Open makes ready to work on the table in the network namespace that the
@@ -38,8 +41,7 @@ func Open(netns, prefix6 int) (*Table, error) {
 func (t *Table) Close() error {
 	var errs []error
 	if t.conn != nil {
-		errs = append(errs, t.conn.CloseLasting())
-		t.conn = nil
+		errs = append(errs, t.hangUp())
 	}
 	if t.reader != nil {
 		errs = append(errs, t.reader.Close())
@@ -60,7 +62,7 @@ func (t *Table) connection() (*nftables.Conn, error) {
 	if t.conn != nil {
 		return t.conn, nil
 	}
-	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(bigBuffers)}
+	opts := []nftables.ConnOption{nftables.AsLasting(), nftables.WithSockOptions(bigBuffers, t.opened)}
 	if t.netns != 0 {
 		opts = append(opts, nftables.WithNetNSFd(t.netns))
 	}
@@ -70,6 +72,20 @@ func (t *Table) connection() (*nftables.Conn, error) {
 	}
 	t.conn = conn
 	return conn, nil
+}
+
+func (t *Table) opened(c *netlink.Conn) error {
+	t.port = c.PID()
+	t.ports.opened(t.port)
+	return nil
+}
+
+// hangUp closes the connection for changes.
+func (t *Table) hangUp() error {
+	conn := t.conn
+	t.conn = nil
+	t.ports.closing(t.port)
+	return conn.CloseLasting()
 }
 
 // transact sends what fill adds as one transaction: all of it takes effect at
@@ -85,8 +101,7 @@ func (t *Table) transact(fill func(*builder) error) error {
 		err = conn.Flush()
 	}
 	if err != nil {
-		t.conn = nil
-		return errors.Join(err, conn.CloseLasting())
+		return errors.Join(err, t.hangUp())
 	}
 	return nil
 }
@@ -120,17 +135,13 @@ func (t *Table) load(blocks []Element, served []Service) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(t.verifyHosts(hosts, began), t.verifyNets())
+	return errors.Join(t.verifyHosts(sample(hosts), began), t.verifyNets())
 }
 
 // replace builds the table around hosts and t.nets; afresh takes away first
 // what is there.
 func (t *Table) replace(hosts []Element, served []Service, afresh bool) error {
-	chains, err := t.presentChains()
-	if err != nil {
-		return err
-	}
-	return t.transact(func(b *builder) error {
+	return t.transform(func(b *builder, chains []string) error {
 		b.conn.AddTable(b.table)
 		if afresh {
 			b.conn.DelTable(b.table)
@@ -184,16 +195,22 @@ func (b *builder) removeChains(names []string) {
 	}
 }
 
+// Reshape makes all of the table again that Intact looks at, and leaves its
+// blocks, and what it has learnt, as they are. The error is unix.ENOENT if
+// somebody has deleted the table or one of its sets.
+func (t *Table) Reshape() error {
+	if err := t.transform((*builder).reshape); err != nil {
+		return fmt.Errorf("make the table's rules again: %w", err)
+	}
+	return nil
+}
+
 // Unlure takes the chain away that leads decoy ports to the listener, as
 // befits a listener that stops. All blocks stay in force. The error is
 // unix.ENOENT if somebody has deleted the table.
 func (t *Table) Unlure() error {
-	chains, err := t.presentChains()
-	if err != nil {
-		return err
-	}
 	t.cfg.Port = 0
-	err = t.transact(func(b *builder) error {
+	err := t.transform(func(b *builder, chains []string) error {
 		b.removeChains(chains)
 		return b.addChains()
 	})
@@ -207,7 +224,7 @@ func (t *Table) Unlure() error {
 // IPv6 prefixes of the host's own links, as in Config.
 func (t *Table) SetHost(ignored, onLink6 []netip.Prefix) error {
 	t.cfg.Ignored, t.cfg.OnLink6 = ignored, onLink6
-	if err := t.transact((*builder).fillSources); err != nil {
+	if err := t.transform(func(b *builder, _ []string) error { return b.fillSources() }); err != nil {
 		return fmt.Errorf("replace ignored sources and neighbours: %w", err)
 	}
 	return nil
@@ -223,6 +240,7 @@ func (t *Table) Delete() (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	t.shape = shape{}
 	err = t.transact(func(b *builder) error {
 		b.conn.AddTable(b.table) // deleting what is not there would be an error
 		b.conn.DelTable(b.table)

@@ -3,8 +3,14 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
 	"testing"
 
+	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 )
 
@@ -37,6 +43,8 @@ func BenchmarkStart(b *testing.B) {
 			dir := b.TempDir()
 			s, _ := filled(b, dir, n, 0)
 			s.Close()
+			s = nil
+			resetPeak(b)
 			for b.Loop() {
 				s, err := Open(dir, zap.NewNop())
 				if err != nil {
@@ -48,8 +56,86 @@ func BenchmarkStart(b *testing.B) {
 				}
 				s.Close()
 			}
+			b.ReportMetric(peak(b), "MiB-peak")
+			s, err := Open(dir, zap.NewNop())
+			if err != nil {
+				b.Fatal(err)
+			}
+			blocks, _ := s.Live()
+			resetPeak(b) // after a collection
+			b.ReportMetric(peak(b), "MiB")
+			s.Close()
+			runtime.KeepAlive(blocks)
 		})
 	}
+}
+
+// BenchmarkAnew writes a store of so many blocks anew that was deleted.
+func BenchmarkAnew(b *testing.B) {
+	dir := b.TempDir()
+	s, _ := filled(b, dir, 131072, 0)
+	resetPeak(b)
+	for b.Loop() {
+		if err := os.RemoveAll(dir); err != nil {
+			b.Fatal(err)
+		}
+		if err := s.flush(false); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(peak(b), "MiB-peak")
+}
+
+// BenchmarkSalvage starts with a store that has lost its last page.
+func BenchmarkSalvage(b *testing.B) {
+	dir := b.TempDir()
+	s, _ := filled(b, dir, 131072, 0)
+	var size int64
+	_ = s.db.view(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
+	s.Close()
+	s = nil
+	path := filepath.Join(dir, storeName)
+	if err := os.Truncate(path, size-1); err != nil {
+		b.Fatal(err)
+	}
+	resetPeak(b)
+	for b.Loop() {
+		s, err := Open(dir, zap.NewNop())
+		if err != nil {
+			b.Fatal(err)
+		}
+		blocks, err := s.Live()
+		if err != nil || len(blocks) < 131000 {
+			b.Fatalf("got %d: %v", len(blocks), err)
+		}
+		s.Close()
+		there, _ := filepath.Glob(path + ".*")
+		if len(there) != 1 || os.Rename(there[0], path) != nil {
+			b.Fatal(there)
+		}
+	}
+	b.ReportMetric(peak(b), "MiB-peak")
+}
+
+// resetPeak begins to measure the most memory that is in use.
+func resetPeak(b *testing.B) {
+	b.Helper()
+	debug.FreeOSMemory()
+	if err := os.WriteFile("/proc/self/clear_refs", []byte("5"), 0); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// peak is the most memory that was resident.
+func peak(b *testing.B) (mib float64) {
+	b.Helper()
+	for line := range strings.Lines(read(b, "/proc/self/status")) {
+		if n, err := fmt.Sscanf(line, "VmHWM: %f kB", &mib); n == 1 && err == nil {
+			return mib / 1024
+		}
+	}
+	b.Fatal("no VmHWM")
+	return 0
 }
 
 // BenchmarkLive reads 65,536 live blocks.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -66,8 +67,11 @@ func decode(key, value []byte) (Block, error) {
 		return Block{}, fmt.Errorf("record %q: %w", key, err)
 	}
 	var r record
-	if err := json.Unmarshal(value, &r); err != nil {
-		return Block{}, fmt.Errorf("record %q: %w", key, err)
+	if !r.quick(value) {
+		r = record{}
+		if err := json.Unmarshal(value, &r); err != nil {
+			return Block{}, fmt.Errorf("record %q: %w", key, err)
+		}
 	}
 	return Block{source, r.Address, r.Since, r.Until, r.Strikes, r.Port, r.Protocol,
 		r.Kind, r.Evidence, r.Origin, r.Comment}, nil
@@ -81,6 +85,11 @@ func same(a, b *Block) bool {
 // compare orders blocks by Since and then by Source.
 func compare(a, b *Block) int {
 	return cmp.Or(a.Since.Compare(b.Since), a.Source.Compare(b.Source))
+}
+
+// sortBlocks puts the oldest first.
+func sortBlocks(blocks []Block) {
+	slices.SortFunc(blocks, func(a, b Block) int { return compare(&a, &b) })
 }
 
 // wall is t as the store can keep it: the wall clock in UTC, to the nanosecond, in the years that RFC 3339 has.

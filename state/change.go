@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -43,6 +44,32 @@ func (cs changes) under(older changes) {
 			newer.under(c)
 		} else {
 			cs[source] = c
+		}
+	}
+}
+
+// maxOver bounds the blocks that are over among changes that cannot be written, and that may be many: a source of an hour
+// ago takes as much memory as a live one.
+const maxOver = 32768
+
+// bound forgets those that ended first of more than maxOver blocks that are over, down to half as many. Recorded tells
+// whether the source has a live block in the store, which then is deleted still.
+func (cs changes) bound(recorded func(source netip.Prefix) bool) {
+	var over []*Block
+	for _, c := range cs {
+		if c.live == nil && c.last != nil {
+			over = append(over, c.last)
+		}
+	}
+	if len(over) <= maxOver {
+		return
+	}
+	slices.SortFunc(over, func(a, b *Block) int { return a.Until.Compare(b.Until) })
+	for _, b := range over[:len(over)-maxOver/2] {
+		if recorded(b.Source) {
+			cs[b.Source].last = nil
+		} else {
+			delete(cs, b.Source)
 		}
 	}
 }

@@ -76,6 +76,9 @@ func TestTornHistory(t *testing.T) {
 		{"torn and long", line + long, line},
 		{"long and whole", long + "\n", long + "\n"},
 		{"nothing but newlines", "\n\n", "\n\n"},
+		{"crlf", line + "a\r\n" + line[:9], line + "a\r\n"},
+		{"nuls", line + strings.Repeat("\x00", 5000), line},
+		{"nothing but nuls", strings.Repeat("\x00", 5000), ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -84,32 +87,6 @@ func TestTornHistory(t *testing.T) {
 			mustOpen(t, dir)
 			diff(t, "history", test.want, read(t, dir, historyName))
 		})
-	}
-}
-
-// TestDamagedStore cuts the store itself, which no crash does: it says so and does not crash either.
-func TestDamagedStore(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, storeName)
-	s := mustOpen(t, dir)
-	for i := range 500 {
-		s.Save(block(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}).String(), i), nil)
-	}
-	flushed(t, s)
-	s.Close()
-	whole := read(t, path)
-	for n := 1; n < len(whole); n += 3000 {
-		if err := os.Remove(path); err != nil { // the one before may be open still
-			t.Fatal(err)
-		}
-		cut(t, path, whole, n)
-		s, err := Open(dir, zap.NewNop())
-		if err == nil {
-			diffMirrors(t, dir, s) // what is cut off was free
-			s.Close()
-		} else if errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), path+": ") {
-			t.Errorf("cut at %d: want the file named, got %v", n, err)
-		}
 	}
 }
 

@@ -2,20 +2,16 @@ package state
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
-	berrors "go.etcd.io/bbolt/errors"
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
@@ -44,75 +40,119 @@ var (
 // endLayout is the time in a key of endsBucket: the order of the text is that of the times.
 const endLayout = "2006-01-02T15:04:05.000000000Z"
 
-// database is nftsentry.db.
+// database is an open store. A nil one is none: it holds nothing and cannot be written.
 type database struct {
-	bolt *bolt.DB
-	log  *zap.Logger
+	bolt     *bolt.DB
+	file     *os.File // which bolt has open, and which is locked
+	info     os.FileInfo
+	readOnly bool
+	log      *zap.Logger
+	failed   atomic.Bool // bolt cannot be used any more, and not even be closed
+	doubtful atomic.Bool // the disk may have lost what it was given
 }
 
-// openDatabase opens the file, or makes it. It writes only if it made it: a full disk is no reason not to start.
-func openDatabase(path string, log *zap.Logger) (*database, error) {
-	b, err := bolt.Open(path, 0o600, &bolt.Options{
-		Timeout:      lockTimeout,
-		FreelistType: bolt.FreelistMapType, // the other one slows down when much was deleted
-		OpenFile:     openFile,
+// errNoStore says that a database is none.
+var errNoStore = errors.New("blocks are kept in memory only")
+
+// attach makes a database of a locked file that was checked or is empty.
+func attach(f *os.File, readOnly bool, log *zap.Logger) (db *database, err error) {
+	db = &database{file: f, readOnly: readOnly, log: log}
+	if db.info, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	err = db.guard(func() (err error) {
+		db.bolt, err = bolt.Open(f.Name(), 0o600, &bolt.Options{
+			Timeout:      lockTimeout,
+			FreelistType: bolt.FreelistMapType, // the other one slows down when much was deleted
+			ReadOnly:     readOnly,
+			OpenFile:     func(string, int, os.FileMode) (*os.File, error) { return f, nil },
+		})
+		return err
 	})
-	if errors.Is(err, berrors.ErrTimeout) {
-		return nil, fmt.Errorf("%s: %w", path, ErrLocked)
-	}
-	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) || errors.Is(err, berrors.ErrVersionMismatch) {
-		return nil, fmt.Errorf("%s: damaged: %w: move it away", path, err)
-	}
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, err
 	}
-	db := &database{b, log}
-	if err := db.prepare(); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", path, err), b.Close())
+	if readOnly { // a lock would be in the way when it can be written
+		err = unix.Flock(int(f.Fd()), unix.LOCK_UN)
 	}
-	return db, nil
+	return db, err
 }
 
-// guard calls f, which reads a file that may be damaged, and makes an error of it when bbolt panics over it or reads
-// beyond its end. What bbolt has open then stays open: the caller cannot go on.
-func guard(path string, f func() error) (err error) {
+// guard calls f and makes an error of it when bbolt panics over what it finds on the disk, or cannot read it: a page
+// that the disk does not give is a fault where it is touched. The database cannot be used after that.
+func (db *database) guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("%s: damaged: %v: move it away", path, r)
+			db.failed.Store(true)
+			err = damaged("%v", r)
 		}
 	}()
 	return f()
 }
 
-// prepare checks the size and the format of the file and makes the buckets in a new one.
-func (db *database) prepare() error {
-	var version []byte
-	err := db.bolt.View(func(tx *bolt.Tx) error {
-		if info, err := os.Stat(db.bolt.Path()); err != nil || info.Size() < tx.Size() {
-			return cmp.Or(err, errors.New("damaged: cut short: move it away"))
-		}
-		if meta := tx.Bucket(metaBucket); meta != nil {
-			version = append(version, meta.Get(formatKey)...)
-		}
-		return nil
-	})
-	if err != nil {
+// view calls f in a transaction that reads.
+func (db *database) view(f func(tx *bolt.Tx) error) error {
+	if err := db.usable(); err != nil {
 		return err
 	}
-	if version == nil {
-		return db.create()
-	}
-	if n, err := strconv.Atoi(string(version)); err != nil || n > format {
-		return fmt.Errorf("it has format %.64q, written by a newer nftsentry, and this one reads %d: "+
-			"install the newer one, or move the file away", version, format)
-	}
-	return nil
+	return db.guard(func() error { return db.bolt.View(f) })
 }
 
-// create makes the buckets, and sees to it that the file itself outlives a pulled plug.
+// update calls f in a transaction that writes.
+func (db *database) update(f func(tx *bolt.Tx) error) error {
+	if err := db.usable(); err != nil {
+		return err
+	}
+	err := db.guard(func() error { return db.bolt.Update(f) })
+	if _, known := errors.AsType[unix.Errno](err); err != nil && (!known || errors.Is(err, unix.EIO)) {
+		db.doubtful.Store(true)
+	}
+	return err
+}
+
+// usable sees whether a transaction may begin. With both metas gone bbolt would panic with a lock held, so that others
+// waited for ever.
+func (db *database) usable() error {
+	switch {
+	case db == nil:
+		return errNoStore
+	case db.failed.Load():
+		return damaged("while it was open")
+	}
+	_, err := lastMeta(db.file)
+	switch {
+	case errors.Is(err, errDamaged):
+		db.failed.Store(true)
+	case err != nil:
+		db.doubtful.Store(true)
+	}
+	return err
+}
+
+// inPlace tells whether the database is what is at the path, and good to be written.
+func (db *database) inPlace(path string) bool {
+	if db == nil || db.readOnly || db.failed.Load() || db.doubtful.Load() {
+		return false
+	}
+	info, err := os.Lstat(path)
+	return err == nil && os.SameFile(info, db.info)
+}
+
+// close closes the database. One that has failed is left to itself, but for the lock and the file.
+func (db *database) close() error {
+	if db == nil {
+		return nil
+	}
+	if db.failed.Load() {
+		return release(db.file)
+	}
+	return db.guard(db.bolt.Close)
+}
+
+// create makes the buckets.
 func (db *database) create() error {
-	err := db.bolt.Update(func(tx *bolt.Tx) error {
+	return db.update(func(tx *bolt.Tx) error {
 		for _, name := range [][]byte{metaBucket, liveBucket, endedBucket, endsBucket} {
 			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
 				return err
@@ -120,34 +160,55 @@ func (db *database) create() error {
 		}
 		return tx.Bucket(metaBucket).Put(formatKey, []byte(strconv.Itoa(format)))
 	})
-	if err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(db.bolt.Path()))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }
 
 // live returns all live blocks, the oldest first. Records that cannot be read are passed over with a message.
 func (db *database) live() ([]Block, error) {
 	var blocks []Block
-	err := db.bolt.View(func(tx *bolt.Tx) error {
-		bucket := tx.Bucket(liveBucket)
-		blocks = make([]Block, 0, bucket.Stats().KeyN)
-		defer letGo(tx)
-		return bucket.ForEach(func(key, value []byte) error {
+	err := db.view(func(tx *bolt.Tx) error {
+		n := 0
+		if err := eachLive(tx, func(_, _ []byte) { n++ }); err != nil {
+			return err
+		}
+		blocks = make([]Block, 0, n)
+		return eachLive(tx, func(key, value []byte) {
 			b, err := decode(key, value)
 			if err != nil {
 				db.log.Error("block passed over", zap.Error(err))
-				return nil
+				return
 			}
 			blocks = append(blocks, b)
-			return nil
 		})
 	})
-	slices.SortFunc(blocks, func(a, b Block) int { return compare(&a, &b) })
+	sortBlocks(blocks)
+	return blocks, err
+}
+
+// eachLive calls f with all records of live blocks, and keeps few pages of the file in memory.
+func eachLive(tx *bolt.Tx, f func(key, value []byte)) error {
+	defer letGo(tx)
+	n := 0
+	return tx.Bucket(liveBucket).ForEach(func(key, value []byte) error {
+		if n++; n%8192 == 0 {
+			letGo(tx)
+		}
+		f(key, value)
+		return nil
+	})
+}
+
+// over returns the blocks that are over and ended last, up to n.
+func (db *database) over(n int) (blocks []Block, err error) {
+	err = db.view(func(tx *bolt.Tx) error {
+		cursor := tx.Bucket(endsBucket).Cursor()
+		for key, _ := cursor.Last(); key != nil && len(blocks) < n; key, _ = cursor.Prev() {
+			source := key[len(endLayout):]
+			if b, err := decode(source, tx.Bucket(endedBucket).Get(source)); err == nil {
+				blocks = append(blocks, b)
+			}
+		}
+		return nil
+	})
 	return blocks, err
 }
 
@@ -161,7 +222,7 @@ func letGo(tx *bolt.Tx) {
 
 // find returns the record of source in the bucket; nil if there is none that can be read.
 func (db *database) find(bucket []byte, source netip.Prefix) (b *Block, err error) {
-	err = db.bolt.View(func(tx *bolt.Tx) error {
+	err = db.view(func(tx *bolt.Tx) error {
 		b = get(tx, bucket, source)
 		return nil
 	})
@@ -170,7 +231,7 @@ func (db *database) find(bucket []byte, source netip.Prefix) (b *Block, err erro
 
 // owed returns what the history lacked when the last new block was committed.
 func (db *database) owed() (o owed, err error) {
-	err = db.bolt.View(func(tx *bolt.Tx) error {
+	err = db.view(func(tx *bolt.Tx) error {
 		if value := tx.Bucket(metaBucket).Get(owedKey); value != nil {
 			return json.Unmarshal(value, &o)
 		}
@@ -245,7 +306,7 @@ const forgetChunk = 2000
 // forgetEnded removes up to forgetChunk records of blocks that ended before f.before, or that ended first of more than
 // f.max. It tells whether there may be more.
 func (db *database) forgetEnded(f forgetting) (more bool, err error) {
-	err = db.bolt.Update(func(tx *bolt.Tx) error {
+	err = db.update(func(tx *bolt.Tx) error {
 		keys := forgettable(tx, f)
 		more = len(keys) == forgetChunk
 		for _, key := range keys {

@@ -146,9 +146,7 @@ func TestRetriesGrow(t *testing.T) {
 func TestOwedHistoryIsBounded(t *testing.T) {
 	h := history{path: filepath.Join(t.TempDir(), historyName)}
 	line := lines(block("192.0.2.1", 0))
-	for range owedLimit/len(line) + 10 {
-		h.owed.Lines += line
-	}
+	h.owed.Lines = strings.Repeat(line, owedLimit/len(line)+10)
 	o := h.owe("the newest\n")
 	if n := len(o.Lines); n > owedLimit || n < owedLimit-len(line) {
 		t.Errorf("want up to %d bytes, got %d", owedLimit, n)

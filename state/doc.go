@@ -5,7 +5,12 @@
 // the truth about what is dropped is in the kernel. What is written here survives the daemon, the host and a pulled
 // plug: a change is committed with fsync before the text files show it, and its caller is told after both.
 //
-// The store is a bbolt file, so it is always whole. The blocked files mirror the live blocks and are made anew from the
-// store at each start; the history only grows. Changes are handed in by any goroutine and written by one, in groups,
-// see [Store.Run]. A disk that fails never stops it: what could not be written stays pending and is tried again.
+// The store is a bbolt file, which a crash leaves whole. The blocked files mirror the live blocks and are made anew from
+// the store at each start, and when others have written to them; the history only grows. Changes are handed in by any
+// goroutine and written by one, in groups, see [Store.Run].
+//
+// A disk that fails never stops it, neither at the start nor later: what could not be written stays in memory and is
+// tried again. bbolt trusts its file, so that each is read through before bbolt has it: a damaged one is moved aside,
+// and what can be read of it goes to a new one. A store whose file was deleted or replaced while it was open is copied to
+// its place, from the file that is open still.
 package state

@@ -2,17 +2,18 @@ package state
 
 import (
 	"net/netip"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"nftsentry/integration/netns"
 )
 
-// TestMain sets the local zone, before anything reads the clock.
+// TestMain sets the local zone, before anything reads the clock, and gives the tests mounts of their own.
 func TestMain(m *testing.M) {
 	time.Local = time.FixedZone("CET", 3600)
-	os.Exit(m.Run())
+	netns.Main(m)
 }
 
 func TestFormatLine(t *testing.T) {

@@ -14,8 +14,8 @@ import (
 const rewriteShare = 20
 
 // mirror is a text file with a line for each live block, portsentry.blocked.tcp or .udp, which everybody may read.
-// Scripts read it and take lines out of it; a line that they took out stays out until the file is made anew from the
-// store, at the next start or after an error. It belongs to the goroutine that writes.
+// Scripts read it. What others do to it stays until the next write, which makes the file anew from the store. It belongs
+// to the goroutine that writes.
 type mirror struct {
 	path    string
 	udp     bool           // it shows blocks by UDP, or else all others
@@ -23,6 +23,7 @@ type mirror struct {
 	gone    map[string]int // lines to take out, and how many times
 	waiting []func(error)  // to be told when those are out
 	stale   bool           // the file may differ from the store: make it anew
+	seen    os.FileInfo    // of the file as it was written
 	due     time.Time      // the next rewrite is not before this
 }
 
@@ -55,6 +56,13 @@ func (m *mirror) write(live func() ([]Block, error), all bool) error {
 }
 
 func (m *mirror) update(live func() ([]Block, error), all bool) error {
+	began := time.Now()
+	due := len(m.gone) > 0 && (all || !began.Before(m.due))
+	if !m.stale && len(m.fresh) == 0 && !due {
+		return nil
+	}
+	m.stale = m.stale || m.isForeign()
+	defer m.look()
 	if len(m.fresh) > 0 && !m.stale {
 		err := appendLines(m.path, 0, 0, m.fresh, false)
 		m.stale = errors.Is(err, fs.ErrNotExist)
@@ -63,13 +71,12 @@ func (m *mirror) update(live func() ([]Block, error), all bool) error {
 		}
 	}
 	m.fresh = nil
-	began := time.Now()
 	switch {
 	case m.stale:
 		if err := m.rebuild(live); err != nil {
 			return err
 		}
-	case len(m.gone) > 0 && (all || !began.Before(m.due)):
+	case due:
 		if err := m.filter(live); err != nil {
 			return err
 		}
@@ -79,6 +86,18 @@ func (m *mirror) update(live func() ([]Block, error), all bool) error {
 	m.gone = nil
 	m.due = nextRewrite(began, time.Since(began))
 	return nil
+}
+
+// look takes note of the file as it is.
+func (m *mirror) look() {
+	m.seen, _ = os.Lstat(m.path) // nil is another file than any
+}
+
+// isForeign tells whether others have written to the file.
+func (m *mirror) isForeign() bool {
+	info, err := os.Lstat(m.path)
+	return err != nil || m.seen == nil || !os.SameFile(info, m.seen) ||
+		info.Size() != m.seen.Size() || !info.ModTime().Equal(m.seen.ModTime())
 }
 
 // nextRewrite is when a rewrite may follow one that began then and took so long.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -42,10 +43,11 @@ func (s *Store) Run(ctx context.Context) error {
 			continue
 		}
 		retry, kick = 0, s.kick
-		timer.Stop()
+		next := retryMax // to see whether the store is in its place
 		if due, ok := s.nextRewrite(); ok {
-			timer.Reset(time.Until(due))
+			next = min(next, time.Until(due))
 		}
+		timer.Reset(next)
 	}
 }
 
@@ -85,20 +87,38 @@ func (s *Store) flush(all bool) error {
 // write commits the pending changes and publishes them.
 func (s *Store) write(all bool) error {
 	cs := s.take()
-	effects, err := s.commit(cs)
+	err := s.attach()
+	var effects []effect
+	if err == nil {
+		effects, err = s.commit(cs)
+	}
 	if err != nil {
 		s.putBack(cs, err)
-		return fmt.Errorf("write %s: %w", storeName, err)
+		return errors.Join(fmt.Errorf("write %s: %w", storeName, err), s.publishMemory())
 	}
 	s.committed()
 	return s.publish(effects, all, sync.OnceValues(s.live))
 }
 
-// take makes the pending changes the ones that are being committed.
+// commitChunk bounds the changes in a transaction: many that have waited for the disk cost little at each attempt.
+const commitChunk = 4096
+
+// take makes the pending changes, or a part of them, the ones that are being committed.
 func (s *Store) take() changes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.taken, s.pending = s.pending, changes{}
+	if len(s.pending) <= commitChunk {
+		s.taken, s.pending = s.pending, changes{}
+		return s.taken
+	}
+	s.taken = make(changes, commitChunk)
+	for source, c := range s.pending {
+		s.taken[source] = c
+		delete(s.pending, source)
+		if len(s.taken) == commitChunk {
+			break
+		}
+	}
 	return s.taken
 }
 
@@ -110,6 +130,9 @@ func (s *Store) committed() {
 		s.loaded = nil
 	}
 	s.taken = nil
+	if len(s.pending) > 0 {
+		s.wake()
+	}
 }
 
 // putBack makes changes pending again that could not be committed. The store may yet have them, as an error of the last
@@ -117,10 +140,31 @@ func (s *Store) committed() {
 func (s *Store) putBack(cs changes, err error) {
 	s.tcp.stale, s.udp.stale = true, true
 	cs.tell(err)
+	for _, c := range s.waiting() { // for the same disk
+		settle(c.saved, err)
+		settle(c.ended, err)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pending.under(cs)
 	s.taken = nil
+	s.pending.bound(func(source netip.Prefix) bool {
+		b, err := s.db.find(liveBucket, source)
+		return err == nil && b != nil
+	})
+}
+
+// waiting takes the functions off the pending changes.
+func (s *Store) waiting() (told []change) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.pending {
+		if c.saved != nil || c.ended != nil {
+			told = append(told, change{saved: c.saved, ended: c.ended})
+			c.saved, c.ended = nil, nil
+		}
+	}
+	return told
 }
 
 // commit writes the changes in one transaction, together with what the history owes to them.
@@ -129,7 +173,7 @@ func (s *Store) commit(cs changes) (effects []effect, err error) {
 		return nil, nil
 	}
 	owed := s.history.owed
-	err = s.db.bolt.Update(func(tx *bolt.Tx) error {
+	err = s.db.update(func(tx *bolt.Tx) error {
 		if effects, err = cs.write(tx); err != nil {
 			return err
 		}

@@ -193,16 +193,7 @@ func TestLinesTakenOutByHand(t *testing.T) {
 	}
 	s.Save(c, nil)
 	flushed(t, s)
-	diff(t, "appended", lines(b, c), read(t, dir, tcpName))
-	s.End(b.Source, b.Until, false, nil)
-	flushed(t, s)
-	diff(t, "rewritten", lines(c), read(t, dir, tcpName))
-	if err := os.Remove(filepath.Join(dir, tcpName)); err != nil {
-		t.Fatal(err)
-	}
-	s.Save(b, nil)
-	flushed(t, s)
-	diff(t, "made anew", lines(a, b, c), read(t, dir, tcpName))
+	diff(t, "made anew for a new line", lines(a, b, c), read(t, dir, tcpName))
 	if err := os.Remove(filepath.Join(dir, tcpName)); err != nil {
 		t.Fatal(err)
 	}
@@ -211,20 +202,45 @@ func TestLinesTakenOutByHand(t *testing.T) {
 	diff(t, "made anew for an end", lines(a, c), read(t, dir, tcpName))
 }
 
-func TestDropLinesKeepsWhatIsNotOurs(t *testing.T) {
-	dir := t.TempDir()
-	s := mustOpen(t, dir)
-	a := block("192.0.2.1", 0)
-	s.Save(a, nil)
-	flushed(t, s)
-	long := strings.Repeat("x", 200<<10)
-	text := "# a note\n" + long + "\n" + lines(a) + lines(a) + "no newline"
-	if err := os.WriteFile(filepath.Join(dir, tcpName), []byte(text), 0o644); err != nil {
-		t.Fatal(err)
+// TestForeignEdits has others write to the mirrors: the next write makes them anew, and so does the next start.
+func TestForeignEdits(t *testing.T) {
+	a, b, c := block("192.0.2.1", 0), block("192.0.2.2", 1), block("192.0.2.3", 2)
+	whole := lines(a, b)
+	tests := map[string]string{
+		"empty": "", "torn": whole[:len(whole)-9], "first torn": whole[9:], "note": "# a note\n" + whole,
+		"crlf": strings.ReplaceAll(whole, "\n", "\r\n"), "nuls": whole + strings.Repeat("\x00", 4096),
+		"nothing but nuls": strings.Repeat("\x00", len(whole)), "one line": lines(b), "twice": whole + whole,
+		"same size": strings.ReplaceAll(whole, "TCP", "UDP"), "no newline": strings.Repeat("x", 200<<10),
 	}
-	s.End(a.Source, a.Until, false, nil)
-	flushed(t, s)
-	diff(t, tcpName, "# a note\n"+long+"\n"+lines(a)+"no newline", read(t, dir, tcpName))
+	ways := map[string]struct {
+		do   func(s *Store)
+		want string
+	}{
+		"start": {nil, lines(a, b)},
+		"new":   {func(s *Store) { s.Save(c, nil) }, lines(a, b, c)},
+		"end":   {func(s *Store) { s.End(b.Source, b.Until, false, nil) }, lines(a)},
+	}
+	for name, text := range tests {
+		for way, test := range ways {
+			t.Run(name+", "+way, func(t *testing.T) {
+				dir := t.TempDir()
+				s := mustOpen(t, dir)
+				s.Save(a, nil)
+				s.Save(b, nil)
+				flushed(t, s)
+				time.Sleep(5 * time.Millisecond) // the clock of some file systems is that coarse
+				cut(t, filepath.Join(dir, tcpName), text, len(text))
+				if test.do != nil {
+					test.do(s)
+					flushed(t, s)
+				} else {
+					s.Close()
+					mustOpen(t, dir)
+				}
+				diff(t, tcpName, test.want, read(t, dir, tcpName))
+			})
+		}
+	}
 }
 
 func TestRotatedHistory(t *testing.T) {

@@ -3,6 +3,7 @@ package state
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -19,9 +20,19 @@ type Service struct {
 var servedKey = []byte("served")
 
 // Served returns the services that were saved last, those whose time is up included; the caller owns them. It is meant
-// for the start: what is not committed yet is not in it.
+// for the start: what is not committed yet is not in it, unless it is in
+// memory only.
 func (s *Store) Served() (services []Service, err error) {
-	err = s.db.bolt.View(func(tx *bolt.Tx) error {
+	db := s.database()
+	if db == nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.served != nil {
+			services = slices.Clone(*s.served)
+		}
+		return services, nil
+	}
+	err = db.view(func(tx *bolt.Tx) error {
 		if value := tx.Bucket(metaBucket).Get(servedKey); value != nil {
 			return json.Unmarshal(value, &services)
 		}
@@ -55,7 +66,7 @@ func (s *Store) writeServed() error {
 	}
 	value, err := json.Marshal(*services)
 	if err == nil {
-		err = s.db.bolt.Update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(servedKey, value) })
+		err = s.db.update(func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(servedKey, value) })
 	}
 	if err != nil {
 		return fmt.Errorf("write services to %s: %w", storeName, err)

@@ -25,17 +25,22 @@ const (
 // Store is the blocks on disk. Everything but Run and Close may be called by several goroutines at once, and by the
 // functions that Save and End are given. What is handed in is written by Run.
 type Store struct {
-	db   *database
-	log  *zap.Logger
-	kick chan struct{} // there are changes; of size 1, full is as good as told
+	dir     string
+	log     *zap.Logger
+	kick    chan struct{} // there are changes; of size 1, full is as good as told
+	changed chan struct{} // see Changed; of size 1, full is as good as told
 
 	// These belong to the goroutine in Run.
 	tcp, udp *mirror
 	history  history
+	tries    int         // of opening the store, that failed since it was last open
+	refused  os.FileInfo // of the file that a newer nftsentry wrote; nil for none
 
 	mu       sync.Mutex  // guards what follows; never held while the disk is written
-	pending  changes     // to be committed
+	db       *database   // nil for none; replaced by the goroutine in Run
+	pending  changes     // to be committed; without a database, all there is
 	taken    changes     // being committed
+	touched  bool        // there are changes since the text files were last written without a database
 	loaded   []Block     // the live blocks, as Open read them; nil once they were handed out or changed
 	forget   *forgetting // to be done
 	served   *[]Service  // to be committed; nil for none
@@ -43,48 +48,57 @@ type Store struct {
 }
 
 // Open opens the store in dir, or makes it, and brings the text files in line with it. A directory it makes is open to
-// readers, the text files of live blocks too, the store itself and the history are not. The error is [ErrLocked] if
-// another process has it open. Text files that cannot be written are no error but make the store [Store.Degraded]. The
-// caller closes the store.
+// readers, the text files of live blocks too, the store itself and the history are not. The caller closes the store.
+//
+// The only error is [ErrLocked]: another process has the store open. Whatever else the disk does makes the store
+// [Store.Degraded], and [Store.Run] tries again:
+//   - A store that cannot be written, as the file system is read-only, is read, and changes wait in memory.
+//   - A store that cannot be opened or made at all, as the disk is full, the directory cannot be made or the file is no
+//     regular one, is in memory only. So is one that a newer nftsentry wrote, which is left alone.
+//   - A damaged store is moved aside, to nftsentry.db.damaged- and the time, and logged as an error. What can be read of
+//     it goes to the new one: live blocks, and those that are over. Where no new one can be made it stays in its place,
+//     and its live blocks are in memory.
+//   - Text files that cannot be written wait.
 func Open(dir string, log *zap.Logger) (*Store, error) {
-	if err := makeDir(dir); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
-	}
-	path := filepath.Join(dir, storeName)
-	var db *database
-	if err := guard(path, func() (err error) {
-		db, err = openDatabase(path, log)
-		return err
-	}); err != nil {
-		return nil, err
-	}
 	s := &Store{
-		db:      db,
+		dir:     dir,
 		log:     log,
 		kick:    make(chan struct{}, 1),
+		changed: make(chan struct{}, 1),
 		tcp:     &mirror{path: filepath.Join(dir, tcpName), stale: true},
 		udp:     &mirror{path: filepath.Join(dir, udpName), udp: true, stale: true},
 		history: history{path: filepath.Join(dir, historyName)},
 		pending: changes{},
 	}
-	if err := guard(path, s.load); err != nil {
-		return nil, errors.Join(err, db.bolt.Close())
+	err := s.attach()
+	if errors.Is(err, ErrLocked) {
+		return nil, fmt.Errorf("%s: %w", filepath.Join(dir, storeName), err)
 	}
+	if s.db != nil {
+		err = cmp.Or(err, s.load())
+	}
+	s.note(errors.Join(err, s.publishMemory()))
+	s.settled()
 	return s, nil
 }
 
-// load reads the live blocks and brings the text files in line with the store.
+// load reads the live blocks and brings the text files in line with them. A store that cannot be read after all is left
+// to Run.
 func (s *Store) load() (err error) {
-	owed, err := s.db.owed()
-	if err != nil {
-		return fmt.Errorf("read %s: %w", storeName, err)
-	}
 	if s.loaded, err = s.live(); err != nil {
-		return err
+		db := s.db
+		s.use(nil)
+		return errors.Join(err, db.close())
 	}
-	err = s.history.resume(owed)
-	s.note(cmp.Or(s.publish(nil, true, func() ([]Block, error) { return s.loaded, nil }), err)) // the same as a rule
-	return nil
+	return s.publish(nil, true, func() ([]Block, error) { return s.loaded, nil }) // the same as a rule
+}
+
+// settled takes back what attach told, as nobody was given any blocks yet.
+func (s *Store) settled() {
+	select {
+	case <-s.changed:
+	default:
+	}
 }
 
 // makeDir makes the directory if it is missing, whatever the umask.
@@ -100,11 +114,26 @@ func makeDir(dir string) error {
 
 // Close closes the store, after Run has returned. What was handed in since then is lost.
 func (s *Store) Close() error {
-	return s.db.bolt.Close()
+	return s.database().close()
+}
+
+// database returns the database, nil for none.
+func (s *Store) database() *database {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.db
+}
+
+// Changed returns a channel that tells, when the disk is back, that the live blocks on record are others than the
+// caller knows: some were lost, as the store was damaged while it was open, or some were found, as there was no disk at
+// the start. The caller calls Live, hands in what is missing there and blocks what it does not have. The channel is
+// never closed.
+func (s *Store) Changed() <-chan struct{} {
+	return s.changed
 }
 
 // Live returns the blocks that are on record as live, those whose time is up included, the oldest first; the caller
-// owns them. It is meant for the start: changes that are not committed yet are not in it.
+// owns them. It is meant for the start: changes that are not committed yet are not in it, unless they are in memory only.
 func (s *Store) Live() ([]Block, error) {
 	s.mu.Lock()
 	blocks := s.loaded
@@ -118,11 +147,37 @@ func (s *Store) Live() ([]Block, error) {
 
 // live reads the live blocks, the oldest first.
 func (s *Store) live() ([]Block, error) {
-	blocks, err := s.db.live()
+	db := s.database()
+	if db == nil {
+		return s.remembered(), nil
+	}
+	blocks, err := db.live()
+	if err != nil && s.database() != db { // another has taken its place meanwhile
+		return s.live()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", storeName, err)
 	}
 	return blocks, nil
+}
+
+// remembered returns the live blocks that are in memory, the oldest first.
+func (s *Store) remembered() []Block {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	blocks := []Block{}
+	for _, c := range s.pending {
+		if c.live != nil {
+			blocks = append(blocks, *c.live)
+		}
+	}
+	for source, c := range s.taken {
+		if c.live != nil && s.pending[source] == nil {
+			blocks = append(blocks, *c.live)
+		}
+	}
+	sortBlocks(blocks)
+	return blocks
 }
 
 // Last returns the latest block of source that is over, for its strikes, and whether there is one; its Until is when it
@@ -137,6 +192,9 @@ func (s *Store) Last(source netip.Prefix) (Block, bool, error) {
 		case c != nil && c.forgiven:
 			return Block{}, false, nil
 		}
+	}
+	if s.db == nil {
+		return Block{}, false, nil
 	}
 	b, err := s.db.find(endedBucket, source)
 	if err != nil || b == nil {
@@ -155,7 +213,7 @@ func (s *Store) Save(b Block, done func(error)) {
 	b.Since, b.Until = wall(b.Since), wall(b.Until)
 	s.mu.Lock()
 	c := s.pending.of(b.Source)
-	c.live = &b
+	c.live, s.touched = &b, true
 	if done != nil {
 		c.saved = append(c.saved, done)
 	}
@@ -170,7 +228,7 @@ func (s *Store) End(source netip.Prefix, at time.Time, forgive bool, done func(e
 	s.mu.Lock()
 	b := s.current(source)
 	c := s.pending.of(source)
-	c.live = nil
+	c.live, s.touched = nil, true
 	switch {
 	case forgive:
 		c.last, c.forgiven = nil, true

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -28,30 +31,43 @@ const eventQueue = 4096
 
 // A guard is all parts of the daemon, opened and joined.
 type guard struct {
-	cfg     conf.Config
-	file    string // of the configuration; "" for the built-in defaults
+	load    func() (conf.Config, string, error)
 	log     *zap.Logger
+	level   zap.AtomicLevel
 	started time.Time
 	closers []func() error // in the order in which they were opened
+
+	mu   sync.Mutex // held while a command changes what follows
+	cfg  atomic.Pointer[conf.Config]
+	file atomic.Pointer[string] // of the configuration; "" for the built-in defaults
 
 	socket     *api.Server
 	store      *state.Store
 	decoy      *listener.Decoy
 	nflog      *listener.NFLOG
 	table      *nft.Table
+	monitor    *nft.Monitor
 	watcher    *host.Watcher
 	facts      host.Facts
 	controller *controller.Controller
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
-// transaction with the table. An error leaves nothing open.
-func openGuard(cfg conf.Config, file string, log *zap.Logger) (*guard, error) {
-	g := &guard{cfg: cfg, file: file, log: log, started: time.Now()}
-	for _, open := range []func() error{
-		g.lock, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openController,
+// transaction with the table. An error leaves nothing open. Load reads the
+// configuration, now and for a reload.
+func openGuard(load func() (conf.Config, string, error), out *output) (*guard, error) {
+	cfg, file, err := load()
+	if err != nil {
+		return nil, err
+	}
+	g := &guard{load: load, started: time.Now()}
+	g.log, g.level = newLogger(cfg.Log, out)
+	g.cfg.Store(&cfg)
+	g.file.Store(&file)
+	for _, open := range []func(conf.Config) error{
+		g.lock, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openController,
 	} {
-		if err := open(); err != nil {
+		if err := open(cfg); err != nil {
 			return nil, errors.Join(err, g.close())
 		}
 	}
@@ -70,15 +86,15 @@ func (g *guard) close() error {
 	return errors.Join(errs...)
 }
 
-func (g *guard) openSocket() (err error) {
-	g.socket, err = api.Listen(g.cfg.Control.Socket, g.cfg.Control.Group, g.log.Named("api"))
+func (g *guard) openSocket(cfg conf.Config) (err error) {
+	g.socket, err = api.Listen(cfg.Control.Socket, cfg.Control.Group, g.log.Named("api"))
 	if err == nil {
 		g.closeLater(g.socket.Close)
 	}
 	return err
 }
 
-func (g *guard) lock() error {
+func (g *guard) lock(conf.Config) error {
 	l, err := lockNamespace()
 	if err == nil {
 		g.closeLater(l.Close)
@@ -86,21 +102,21 @@ func (g *guard) lock() error {
 	return err
 }
 
-func (g *guard) openStore() (err error) {
-	g.store, err = state.Open(g.cfg.State.Dir, g.log.Named("state"))
+func (g *guard) openStore(cfg conf.Config) (err error) {
+	g.store, err = state.Open(cfg.State.Dir, g.log.Named("state"))
 	if err != nil {
-		return fmt.Errorf("state.dir = %q: %w", g.cfg.State.Dir, err)
+		return fmt.Errorf("state.dir = %q: %w", cfg.State.Dir, err)
 	}
 	g.closeLater(g.store.Close)
 	return nil
 }
 
-func (g *guard) openDecoy() (err error) {
+func (g *guard) openDecoy(cfg conf.Config) (err error) {
 	named := func(port uint16) bool {
-		return conf.Contains(g.cfg.TCP.Decoy, port) || conf.Contains(g.cfg.TCP.Exclude, port)
+		return conf.Contains(cfg.TCP.Decoy, port) || conf.Contains(cfg.TCP.Exclude, port)
 	}
 	g.decoy, err = listener.OpenDecoy(listener.DecoyConfig{
-		Port: g.cfg.TCP.Port, Avoid: named, Banner: g.cfg.TCP.Banner,
+		Port: cfg.TCP.Port, Avoid: named, Banner: cfg.TCP.Banner,
 	}, g.log.Named("listener"))
 	if err == nil {
 		g.closeLater(g.decoy.Close)
@@ -109,23 +125,31 @@ func (g *guard) openDecoy() (err error) {
 }
 
 // openNFLOG comes before the table, so that no word of the kernel is missed.
-func (g *guard) openNFLOG() (err error) {
-	g.nflog, err = listener.OpenNFLOG(g.cfg.Trigger.NFLOGGroup, g.log.Named("listener"))
+func (g *guard) openNFLOG(cfg conf.Config) (err error) {
+	g.nflog, err = listener.OpenNFLOG(cfg.Trigger.NFLOGGroup, g.log.Named("listener"))
 	if err == nil {
 		g.closeLater(g.nflog.Close)
 	}
 	return err
 }
 
-func (g *guard) openTable() (err error) {
-	g.table, err = nft.Open(0, g.cfg.Block.Prefix6)
+func (g *guard) openTable(cfg conf.Config) (err error) {
+	g.table, err = nft.Open(0, cfg.Block.Prefix6)
 	if err == nil {
 		g.closeLater(g.table.Close)
 	}
 	return err
 }
 
-func (g *guard) openController() error {
+func (g *guard) openMonitor(conf.Config) (err error) {
+	g.monitor, err = nft.OpenMonitor(g.table, g.log.Named("nft"))
+	if err == nil {
+		g.closeLater(g.monitor.Close)
+	}
+	return err
+}
+
+func (g *guard) openController(cfg conf.Config) error {
 	g.watcher = host.New(g.log.Named("host"))
 	var err error
 	if g.facts, err = g.watcher.Read(); err != nil {
@@ -135,8 +159,8 @@ func (g *guard) openController() error {
 	if h.Serving, err = g.serving(); err != nil {
 		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
 	}
-	table := tableConfig(g.cfg, g.decoy.Port(), g.log)
-	g.controller = controller.New(controllerConfig(g.cfg, table), h, g.table, g.store, g.log.Named("controller"))
+	table := tableConfig(cfg, g.decoy.Port(), g.log)
+	g.controller = controller.New(controllerConfig(cfg, table), panicked(cfg.State.Dir), h, g.table, g.store, g.log.Named("controller"))
 	return g.controller.Restore()
 }
 
@@ -184,14 +208,14 @@ func hostOf(f host.Facts) controller.Host {
 
 // run guards until ctx ends, and then closes all parts. The store writes to
 // the last, when nothing hands it work any more.
-func (g *guard) run(ctx context.Context) error {
+func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWriting()
 	var writer errgroup.Group
 	writer.Go(func() error { return g.store.Run(writing) })
 
 	g.announce()
-	err := g.runTasks(ctx)
+	err := g.runTasks(ctx, hup)
 	g.notify(daemon.SdNotifyStopping)
 	blocks := "stay in force"
 	if gone := g.table.Unlure(); errors.Is(gone, unix.ENOENT) {
@@ -206,14 +230,16 @@ func (g *guard) run(ctx context.Context) error {
 }
 
 // runTasks runs the parts until ctx ends or one of them fails.
-func (g *guard) runTasks(ctx context.Context) error {
+func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	events := make(chan listener.Event, eventQueue)
 	tasks, ctx := errgroup.WithContext(ctx)
-	tasks.Go(func() error { return g.controller.Run(ctx, events, g.nflog.Missed()) })
+	tasks.Go(func() error { return g.controller.Run(ctx, events, g.nflog.Missed(), g.monitor.Changes()) })
 	tasks.Go(func() error { return g.decoy.Run(ctx, events) })
 	tasks.Go(func() error { return g.nflog.Run(ctx, events) })
+	tasks.Go(func() error { return g.monitor.Run(ctx) })
+	tasks.Go(func() error { return g.reloadOn(ctx, hup) })
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
-	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g.status) })
+	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })
 	return tasks.Wait()
 }
 
@@ -240,14 +266,14 @@ func (g *guard) follow(ctx context.Context, f host.Facts) {
 }
 
 func (g *guard) announce() {
-	file := g.file
+	cfg, file := g.cfg.Load(), *g.file.Load()
 	if file == "" {
 		file = "built-in defaults"
 	}
 	g.log.Info("start",
-		zap.String("version", version), zap.String("config", file), zap.String("mode", string(g.cfg.Mode)),
-		zap.String("decoys", conf.FormatPorts(g.cfg.TCP.Decoys())), zap.Uint16("listener", g.decoy.Port()),
-		zap.String("watched", conf.FormatPorts(g.cfg.TCP.Watch)), zap.String("watched_udp", conf.FormatPorts(g.cfg.UDP.Watch)),
+		zap.String("version", version), zap.String("config", file), zap.String("mode", string(cfg.Mode)),
+		zap.String("decoys", conf.FormatPorts(cfg.TCP.Decoys())), zap.Uint16("listener", g.decoy.Port()),
+		zap.String("watched", conf.FormatPorts(cfg.TCP.Watch)), zap.String("watched_udp", conf.FormatPorts(cfg.UDP.Watch)),
 	)
 	g.notify(daemon.SdNotifyReady)
 }

@@ -12,22 +12,24 @@ import (
 	"nftsentry/nft"
 )
 
-// status gathers what the parts have to say of themselves.
-func (g *guard) status(ctx context.Context) (api.Status, error) {
+// Status gathers what the parts have to say of themselves.
+func (g *guard) Status(ctx context.Context) (api.Status, error) {
 	stats, err := g.controller.Stats(ctx)
 	if err != nil {
 		return api.Status{}, err
 	}
+	cfg := g.cfg.Load()
 	s := api.Status{
 		Version: version, PID: os.Getpid(), Started: g.started.UTC().Truncate(time.Second),
-		Mode: string(g.cfg.Mode), Config: g.file, State: g.cfg.State.Dir,
-		Decoys:  g.decoyStatus(),
-		Watched: g.watchedStatus(stats),
+		Mode: mode(*cfg, stats), Config: *g.file.Load(), State: cfg.State.Dir,
+		Decoys:  g.decoyStatus(*cfg),
+		Watched: g.watchedStatus(*cfg, stats),
 		Blocks: api.Blocks{
 			Live: stats.Live, Made: stats.Blocked, Unproven: stats.Unproven, Ended: stats.Ended,
-			Would: stats.WouldHave, Failed: stats.Failed,
+			Would: stats.WouldHave, Failed: stats.Failed, Evicted: stats.Evicted,
 		},
 		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
+		Mended:   stats.Mended,
 		Problems: []string{},
 	}
 	counters, unreadable, err := g.counters(ctx)
@@ -37,10 +39,21 @@ func (g *guard) status(ctx context.Context) (api.Status, error) {
 	s.Dropped = api.Dropped{Packets: counters.Dropped.Packets, Bytes: counters.Dropped.Bytes}
 	s.Watched.Flooded, s.Watched.Crowded, s.Watched.BudgetSpent = counters.Flooded.Packets, counters.Crowded.Packets, counters.Spent.Packets
 	s.Problems = append(s.Problems, problems(s, unreadable, g.store.Degraded())...)
+	if stats.Damage != nil {
+		s.Problems = append(s.Problems, fmt.Sprintf("our table cannot be made again: %v: trying on", stats.Damage))
+	}
 	for _, reason := range stats.Doubts {
 		s.Problems = append(s.Problems, "unproven evidence makes no blocks for now: "+reason)
 	}
 	return s, nil
+}
+
+// mode is the configured one, or "panic" while that suspends it.
+func mode(cfg conf.Config, stats controller.Stats) string {
+	if stats.Panicked {
+		return "panic"
+	}
+	return string(cfg.Mode)
 }
 
 // counters asks the kernel, in the controller's goroutine. Unreadable says why
@@ -67,7 +80,7 @@ func (g *guard) counters(ctx context.Context) (c nft.Counters, unreadable, err e
 func problems(s api.Status, table, store error) []string {
 	var out []string
 	if table != nil {
-		out = append(out, fmt.Sprintf("the table inet %s cannot be read: %v: restart nftsentry", nft.TableName, table))
+		out = append(out, fmt.Sprintf("the table inet %s cannot be read: %v", nft.TableName, table))
 	}
 	if store != nil {
 		out = append(out, fmt.Sprintf("blocks are in force but not all on disk: %v", store))
@@ -84,17 +97,17 @@ func problems(s api.Status, table, store error) []string {
 	return out
 }
 
-func (g *guard) decoyStatus() api.Decoys {
+func (g *guard) decoyStatus(cfg conf.Config) api.Decoys {
 	d := g.decoy.Stats()
 	return api.Decoys{
-		Ports: count(g.cfg.TCP.Decoys()), Listener: g.decoy.Port(), Connections: d.Accepted, Lost: d.Lost, Starved: d.Starved,
+		Ports: count(cfg.TCP.Decoys()), Listener: g.decoy.Port(), Connections: d.Accepted, Lost: d.Lost, Starved: d.Starved,
 	}
 }
 
-func (g *guard) watchedStatus(stats controller.Stats) api.Watched {
+func (g *guard) watchedStatus(cfg conf.Config, stats controller.Stats) api.Watched {
 	n := g.nflog.Stats()
 	return api.Watched{
-		TCP: count(g.cfg.TCP.Watched()), UDP: count(g.cfg.UDP.Watched()), Served: stats.Served,
+		TCP: count(cfg.TCP.Watched()), UDP: count(cfg.UDP.Watched()), Served: stats.Served,
 		Probes: stats.Probes, Peers: stats.Peers, Lost: n.Lost, Overruns: n.Overruns, Malformed: n.Malformed,
 	}
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // newLogger writes to standard error: lines for a person on a terminal, JSON
-// elsewhere, unless the configuration says which.
-func newLogger(cfg conf.Log, out *output) *zap.Logger {
+// elsewhere, unless the configuration says which. Its level can be changed.
+func newLogger(cfg conf.Log, out *output) (*zap.Logger, zap.AtomicLevel) {
 	human := cfg.Format == conf.Console || cfg.Format == conf.Auto && isTerminal(os.Stderr)
 	enc := zapcore.EncoderConfig{
 		TimeKey: "time", LevelKey: "level", NameKey: "part", MessageKey: "msg",
@@ -25,7 +25,8 @@ func newLogger(cfg conf.Log, out *output) *zap.Logger {
 		enc.ConsoleSeparator = "  "
 		encoder = zapcore.NewConsoleEncoder(enc)
 	}
-	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out.messages)), cfg.Level))
+	level := zap.NewAtomicLevelAt(cfg.Level)
+	return zap.New(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out.messages)), level)), level
 }
 
 // encodeDuration writes whole seconds as the configuration has them.

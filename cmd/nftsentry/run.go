@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"os/signal"
 
 	"github.com/spf13/cobra"
@@ -14,25 +15,28 @@ func newRun(o *options) *cobra.Command {
 		Long: `Run guards this host in the foreground. Without a configuration file the
 built-in defaults hold.
 
-SIGTERM, SIGINT and SIGHUP end it. The blocks stay in force in the kernel, which
-ends each when its time is up; "nftsentry teardown" takes them away at once.`,
+SIGTERM and SIGINT end it. The blocks stay in force in the kernel, which ends
+each when its time is up; "nftsentry teardown" takes them away at once. SIGHUP
+has it read its configuration again, as "nftsentry reload" does.`,
 		Example: "  nftsentry run\n  nftsentry run -c ./nftsentry.toml",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, file, err := o.load()
-			if err != nil {
+			if _, _, err := o.load(); err != nil {
 				return err
 			}
 			if err := checkRights(); err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
-			g, err := openGuard(cfg, file, newLogger(cfg.Log, o.out))
+			hup := make(chan os.Signal, 1) // one that waits stands for all that come meanwhile
+			signal.Notify(hup, unix.SIGHUP)
+			defer signal.Stop(hup)
+			g, err := openGuard(o.load, o.out)
 			if err != nil {
 				return err
 			}
-			return g.run(ctx)
+			return g.run(ctx, hup)
 		},
 	}
 }

@@ -41,6 +41,9 @@ func (o *output) status(s api.Status) error {
 	}
 	blocked := fmt.Sprintf("%s now; %d made (%d unproven) and %d ended since the start",
 		plural(s.Blocks.Live, "source"), s.Blocks.Made, s.Blocks.Unproven, s.Blocks.Ended)
+	if s.Mode == "panic" {
+		blocked = fmt.Sprintf("nobody: %s suspended until \"nftsentry resume\"", plural(s.Blocks.Live, "block"))
+	}
 	if s.Mode == string(conf.Observe) {
 		blocked = fmt.Sprintf("nobody: mode is observe; %d would have been", s.Blocks.Would)
 	}

@@ -11,15 +11,15 @@ import (
 // tableConfig is what the configuration means for the kernel of this host,
 // with a decoy listener at port.
 func tableConfig(c conf.Config, port uint16, log *zap.Logger) nft.Config {
-	enforce := c.Mode == conf.Enforce
+	enforce, rate := c.Mode == conf.Enforce, watchRate(log)
 	return nft.Config{
 		Enforce: enforce, Reject: c.Block.Action == conf.Reject,
-		Decoys: portRanges(c.TCP.Decoys()), Port: port,
+		Decoys: without(portRanges(c.TCP.Decoys()), port), Port: port,
 		WatchTCP: without(portRanges(c.TCP.Watched()), port), WatchUDP: portRanges(c.UDP.Watched()),
 		JudgeTCP: enforce && c.TCP.Respond == conf.RespondBlock, JudgeUDP: enforce && c.UDP.Respond == conf.RespondBlock,
 		Ports: c.Trigger.Ports, Window: c.Trigger.Window, Timeout: min(c.Block.Timeout, c.Block.Unproven),
 		Budget: nft.Rate(c.Trigger.Budget), Group: c.Trigger.NFLOGGroup,
-		Sessions: portRanges(c.Ignore.Sessions), Ephemeral: ephemeral(log), FloodRate: floodRate(log),
+		Sessions: portRanges(c.Ignore.Sessions), Ephemeral: ephemeral(log), WatchRate: rate, DecoyRate: 2 * rate,
 		Prefix6: c.Block.Prefix6, Ignored: c.Ignore.Sources, IgnoredInterfaces: c.Ignore.Interfaces,
 	}
 }
@@ -32,8 +32,7 @@ func portRanges(ranges []conf.PortRange) []nft.PortRange {
 	return out
 }
 
-// without takes one port out of sorted ranges: connections to decoys arrive
-// at the listener's own port, and have been counted by then.
+// without takes the listener's own port out of sorted ranges.
 func without(ranges []nft.PortRange, port uint16) []nft.PortRange {
 	var out []nft.PortRange
 	for _, r := range ranges {
@@ -60,20 +59,23 @@ func ephemeral(log *zap.Logger) nft.PortRange {
 	return nft.PortRange{First: first, Last: last}
 }
 
-// Probes are forgotten by connection tracking after three seconds or so. With
-// as many let through in a second as a burst, and decoy and watched ports
-// counted apart, an unending flood fills 2 * (3 + 1) times this rate.
+// Probes are forgotten by connection tracking after three seconds or so, and
+// as many are let through at once as in a second: an unending flood of watched
+// and of decoy ports fills (3 + 1) * (1 + 2) times this rate, three sixteenths
+// of the table. Decoys have the larger share, since a connection that is to
+// prove its source has to find its way through the flood.
 const (
-	floodShare   = 64   // of the size of the connection table is one second's worth
-	maxFloodRate = 5000 // more would keep the daemon busy for nothing
-	minFloodRate = 16
+	watchShare   = 64   // of the size of the table is one second's worth
+	maxWatchRate = 5000 // more would keep the daemon busy for nothing
+	minWatchRate = 16
 )
 
-// floodRate is how many probes a second may reach connection tracking.
-func floodRate(log *zap.Logger) uint32 {
+// watchRate is how many probes of watched ports a second may reach connection
+// tracking.
+func watchRate(log *zap.Logger) uint32 {
 	most, err := host.ConntrackMax()
 	if err != nil {
 		log.Warn("cannot read the size of the connection table; assuming a small one", zap.Error(err))
 	}
-	return uint32(min(max(most/floodShare, minFloodRate), maxFloodRate))
+	return uint32(min(max(most/watchShare, minWatchRate), maxWatchRate))
 }

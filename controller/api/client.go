@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,9 +43,7 @@ type Client struct {
 
 // NewClient makes a client for the control socket at path. It connects when it is used.
 func NewClient(path string) *Client {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", path)
-	}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) }
 	return &Client{path: path, http: http.Client{
 		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
 		Timeout:   longest,
@@ -86,6 +85,27 @@ func (c *Client) UnblockAll(ctx context.Context) (int, error) {
 	return n.Unblocked, err
 }
 
+// Reload has the daemon read its configuration again.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	var r Reloaded
+	err := c.do(ctx, http.MethodPost, "/v1/reload", nil, &r)
+	return r, err
+}
+
+// Panic has the daemon suspend all blocks.
+func (c *Client) Panic(ctx context.Context) (Panicked, error) {
+	var p Panicked
+	err := c.do(ctx, http.MethodPost, "/v1/panic", nil, &p)
+	return p, err
+}
+
+// Resume ends what Panic began.
+func (c *Client) Resume(ctx context.Context) (Panicked, error) {
+	var p Panicked
+	err := c.do(ctx, http.MethodPost, "/v1/resume", nil, &p)
+	return p, err
+}
+
 // do asks, and reads the answer. Errors: ErrNoDaemon; a SocketError; a
 // RequestError if the daemon could make nothing of the request.
 func (c *Client) do(ctx context.Context, method, path string, question, answer any) error {
@@ -110,7 +130,7 @@ func (c *Client) do(ctx context.Context, method, path string, question, answer a
 		return fmt.Errorf("read answer from %s: %w", c.path, err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		return problem(resp, data)
+		return c.problem(resp, data)
 	}
 	if err := json.Unmarshal(data, answer); err != nil {
 		return fmt.Errorf("read answer from %s: %w", c.path, err)
@@ -130,7 +150,7 @@ func (c *Client) explain(err error) error {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED):
 		return fmt.Errorf("%w (nobody answers on %s): start it with \"nftsentry run\"", ErrNoDaemon, c.path)
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("no right to use %s: run as root, or as a member of control.group: %w", c.path, fs.ErrPermission)
+		return c.noRight()
 	case outer != nil && outer.Timeout():
 		return fmt.Errorf("no answer on %s in time: is the daemon stopped, or this host overloaded?", c.path)
 	}
@@ -147,13 +167,56 @@ func isSocket(path string) bool {
 	return err != nil || info.Mode().Type() == fs.ModeSocket
 }
 
-func problem(resp *http.Response, data []byte) error {
+func (c *Client) noRight() error {
+	return fmt.Errorf("no right to use %s: run as root, or as a member of control.group: %w", c.path, fs.ErrPermission)
+}
+
+func (c *Client) problem(resp *http.Response, data []byte) error {
 	var p Problem
 	if json.Unmarshal(data, &p) != nil || p.Error == "" {
 		return fmt.Errorf("the daemon answers %s", resp.Status)
 	}
-	if resp.StatusCode == http.StatusBadRequest {
+	switch resp.StatusCode {
+	case http.StatusBadRequest:
 		return &RequestError{errors.New(p.Error)}
+	case http.StatusForbidden:
+		return c.noRight()
 	}
 	return errors.New(p.Error)
+}
+
+func dial(ctx context.Context, path string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	return &patientConn{Conn: conn, asked: make(chan struct{})}, nil
+}
+
+// A patientConn hears a daemon out that answers, and closes, before it has
+// read the request: net/http takes the first for a mistake and gives up on
+// the second.
+type patientConn struct {
+	net.Conn
+	once  sync.Once
+	asked chan struct{} // closed by once, at the end of the first Write or by Close
+}
+
+func (c *patientConn) Read(b []byte) (int, error) {
+	<-c.asked
+	return c.Conn.Read(b)
+}
+
+func (c *patientConn) Write(b []byte) (int, error) {
+	defer c.once.Do(func() { close(c.asked) })
+	n, err := c.Conn.Write(b)
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return len(b), nil // the answer says why, or that there is none
+	}
+	return n, err
+}
+
+func (c *patientConn) Close() error {
+	defer c.once.Do(func() { close(c.asked) })
+	return c.Conn.Close()
 }

@@ -9,7 +9,11 @@
 //	POST   /v1/blocks                 BlockRequest -> Block
 //	DELETE /v1/blocks?source=PREFIX   Block, as it was
 //	DELETE /v1/blocks?all=true        UnblockedAll
+//	POST   /v1/reload                 Reloaded
+//	POST   /v1/panic                  Panicked
+//	POST   /v1/resume                 Panicked
 //
 // Whatever goes wrong is answered by a status of 400 or more and a Problem:
-// 400 for a request that is wrong in itself.
+// 400 for a request that is wrong in itself, 403 for a client that has no right
+// to the socket. What is not HTTP at all is answered as net/http does.
 package api

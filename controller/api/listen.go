@@ -20,8 +20,9 @@ var ErrInUse = errors.New("another nftsentry is running")
 // folderMode is that of a folder that we make for the socket.
 const folderMode = 0o750
 
-// Listen opens the control socket at path, for root and for the members of
-// group, if one is named. The folder is made if it is missing; one that was
+// Listen opens the control socket at path, for root, for the user that runs
+// the daemon, and for the members of group, if one is named; the connections of
+// all others are refused, whatever the mode of the file. The folder is made if it is missing; one that was
 // made by an earlier run becomes the group's. A socket that nobody answers on
 // any more is replaced; any other file is not. Of many that start at once one
 // gets the socket: it holds a lock on the file path.lock, which stays.
@@ -48,7 +49,7 @@ func Listen(path, group string, log *zap.Logger) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("control socket: %w", err), lock.Close())
 	}
-	return &Server{listener: l, lock: lock, log: log}, nil
+	return &Server{listener: newGate(l, gid, log), lock: lock, log: log}, nil
 }
 
 // groupID is the number of a group, -1 for none.
@@ -137,12 +138,12 @@ func lockFile(path string) (*os.File, error) {
 }
 
 // listen opens the socket in the place of a stale one. The caller holds the lock.
-func listen(path string, gid int) (net.Listener, error) {
+func listen(path string, gid int) (*net.UnixListener, error) {
 	if err := removeStale(path); err != nil {
 		return nil, err
 	}
 	old := unix.Umask(0o177) // nobody may connect before the owner and mode are right
-	l, err := net.Listen("unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	unix.Umask(old)
 	if err != nil {
 		return nil, err

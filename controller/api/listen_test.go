@@ -66,6 +66,33 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// TestListenTaken shows that what is not a stale socket stays as it is: a
+// socket that another program answers on, and a link to a stale one.
+func TestListenTaken(t *testing.T) {
+	dir := t.TempDir()
+	taken, link := filepath.Join(dir, "taken"), filepath.Join(dir, "link")
+	l, err := net.Listen("unix", taken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	leaveStale(t, filepath.Join(dir, "stale"))
+	if err := os.Symlink("stale", link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(taken, "", zaptest.NewLogger(t)); !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), "it answers on "+taken) {
+		t.Errorf("Listen on a socket of another program = %v, want ErrInUse", err)
+	}
+	if _, err := Listen(link, "", zaptest.NewLogger(t)); err == nil || !strings.Contains(err.Error(), "is not a socket: move it away") {
+		t.Errorf("Listen on a link to a stale socket = %v", err)
+	}
+	for _, path := range []string{taken, link} {
+		if _, err := os.Lstat(path); err != nil {
+			t.Errorf("%s is gone: %v", path, err)
+		}
+	}
+}
+
 // leaveStale leaves a socket as a killed daemon does.
 func leaveStale(t *testing.T, path string) {
 	t.Helper()
@@ -92,7 +119,7 @@ func TestListenAtOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var g errgroup.Group
 		g.Go(func() error {
-			return winner.Run(ctx, fakeGuard{}, func(context.Context) (Status, error) { return Status{PID: 42}, nil })
+			return winner.Run(ctx, fakeGuard{}, fakeDaemon{})
 		})
 		if s, err := NewClient(path).Status(t.Context()); s.PID != 42 || err != nil {
 			t.Errorf("Status of the winner = %+v, %v", s, err)

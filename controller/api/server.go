@@ -7,10 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	stdlog "log"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,29 +32,41 @@ type Guard interface {
 	List(ctx context.Context) ([]state.Block, error)
 }
 
+// A Daemon is what holds the guard, and all else that runs.
+type Daemon interface {
+	Status(ctx context.Context) (Status, error)
+	Reload(ctx context.Context) (Reloaded, error)
+	Panic(ctx context.Context) (Panicked, error)
+	Resume(ctx context.Context) (Panicked, error)
+}
+
 const (
 	maxRequest = 4096 // bytes, header and body each
+	maxWorking = 32   // requests of one kind at once; the others wait
+	maxListing = 1    // lists at once, which may be long
 	patience   = 5 * time.Second
 )
 
 // A Server answers on the control socket.
 type Server struct {
-	listener net.Listener
+	listener *gate
 	lock     *os.File // held as long as the socket is ours
 	log      *zap.Logger
 }
 
 // Run answers requests until ctx ends, and then returns nil. It closes and
 // removes the socket.
-func (s *Server) Run(ctx context.Context, guard Guard, status func(context.Context) (Status, error)) error {
+func (s *Server) Run(ctx context.Context, guard Guard, daemon Daemon) error {
 	web := &http.Server{
-		Handler:           handler(guard, status),
-		ReadHeaderTimeout: patience,
-		ReadTimeout:       patience,
-		IdleTimeout:       patience,
-		MaxHeaderBytes:    maxRequest,
-		ErrorLog:          zap.NewStdLog(s.log),
+		Handler:                      handler(guard, daemon),
+		ReadHeaderTimeout:            s.listener.patience,
+		ReadTimeout:                  s.listener.patience,
+		MaxHeaderBytes:               maxRequest,
+		DisableGeneralOptionsHandler: true,
+		ConnContext:                  withConn,
+		ErrorLog:                     errorLog(s.log),
 	}
+	web.SetKeepAlivesEnabled(false) // a connection has one request, and so no more than its share of the work
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		if err := web.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
@@ -83,20 +98,87 @@ func (s *Server) Close() error {
 	return errors.Join(errs...)
 }
 
-func handler(guard Guard, status func(context.Context) (Status, error)) http.Handler {
-	mux := http.NewServeMux()
-	handle := func(pattern string, f func(*http.Request) (any, error)) {
-		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
-			r.Body = http.MaxBytesReader(w, r.Body, maxRequest)
-			answer, err := f(r)
-			reply(w, answer, err)
-		})
+// errorLog is for what net/http has to say, which is nothing but mistakes of
+// ours: no client can cause any of it.
+func errorLog(log *zap.Logger) *stdlog.Logger {
+	l, _ := zap.NewStdLogAt(log, zap.ErrorLevel) // the level is one
+	return l
+}
+
+type connKey struct{}
+
+func withConn(ctx context.Context, conn net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, conn)
+}
+
+// A request is one that has arrived in full.
+type request struct {
+	*http.Request
+	body []byte
+}
+
+// A router takes each request to its route, by path and method.
+type router map[string]map[string]route
+
+// A route answers requests of one kind, some at a time, so that no kind is in
+// the way of another.
+type route struct {
+	do   func(request) (any, error)
+	busy chan struct{} // has as many as are at work; when it is full the next waits
+}
+
+func handler(guard Guard, daemon Daemon) http.Handler {
+	one := func(most int, f func(request) (any, error)) route { return route{f, make(chan struct{}, most)} }
+	return router{
+		"/v1/status": {http.MethodGet: one(maxWorking, func(r request) (any, error) { return tell(r, daemon) })},
+		"/v1/blocks": {
+			http.MethodGet:    one(maxListing, func(r request) (any, error) { return list(r, guard) }),
+			http.MethodPost:   one(maxWorking, func(r request) (any, error) { return block(r, guard) }),
+			http.MethodDelete: one(maxWorking, func(r request) (any, error) { return unblock(r, guard) }),
+		},
+		"/v1/reload": {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Reload(r.Context()) })},
+		"/v1/panic":  {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Panic(r.Context()) })},
+		"/v1/resume": {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Resume(r.Context()) })},
 	}
-	handle("GET /v1/status", func(r *http.Request) (any, error) { return tell(r, status) })
-	handle("GET /v1/blocks", func(r *http.Request) (any, error) { return list(r, guard) })
-	handle("POST /v1/blocks", func(r *http.Request) (any, error) { return block(r, guard) })
-	handle("DELETE /v1/blocks", func(r *http.Request) (any, error) { return unblock(r, guard) })
-	return mux
+}
+
+// ServeHTTP begins to work only for a request that is complete.
+func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	if err != nil {
+		send(w, encode(nil, &RequestError{fmt.Errorf("request: %w", err)}))
+		return
+	}
+	methods, known := rt[r.URL.Path]
+	route, allowed := methods[r.Method]
+	switch {
+	case !known:
+		send(w, reply{http.StatusNotFound, Problem{"no such request: are the command and the daemon of one version?"}.encode()})
+	case !allowed:
+		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
+		send(w, reply{http.StatusMethodNotAllowed, Problem{"no such method for this request"}.encode()})
+	default:
+		send(w, route.work(request{r, body}))
+	}
+}
+
+var errGone = errors.New("the client has gone")
+
+// work does what a request asks for, unless its client has gone by then.
+func (rt route) work(r request) reply {
+	select {
+	case rt.busy <- struct{}{}:
+	case <-r.Context().Done():
+		return encode(nil, errGone)
+	}
+	defer func() { <-rt.busy }()
+	if conn, ok := r.Context().Value(connKey{}).(*gateConn); ok {
+		if !conn.enter(working) {
+			return encode(nil, errGone)
+		}
+		defer conn.enter(answering)
+	}
+	return encode(rt.do(r))
 }
 
 // A RequestError is a request that is wrong in itself, as the server finds it
@@ -109,23 +191,43 @@ func (e *RequestError) Error() string { return e.Err.Error() }
 // Unwrap gives the error inside.
 func (e *RequestError) Unwrap() error { return e.Err }
 
-func reply(w http.ResponseWriter, answer any, err error) {
+// A reply is the answer to a request, as it is sent.
+type reply struct {
+	code int
+	body []byte // a line of JSON
+}
+
+func encode(answer any, err error) reply {
 	code := http.StatusOK
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(answer)
+	}
 	if err != nil {
-		answer, code = Problem{err.Error()}, http.StatusUnprocessableEntity
+		code = http.StatusUnprocessableEntity
 		var wrong *RequestError
 		if errors.As(err, &wrong) {
 			code = http.StatusBadRequest
 		}
+		return reply{code, Problem{err.Error()}.encode()}
 	}
+	return reply{code, append(body, '\n')}
+}
+
+func (p Problem) encode() []byte {
+	body, _ := json.Marshal(p) // a string always can be
+	return append(body, '\n')
+}
+
+func send(w http.ResponseWriter, r reply) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(answer) // the client may have gone
+	w.WriteHeader(r.code)
+	_, _ = w.Write(r.body) // the client may have gone
 }
 
 // tell gives the status, a line for each problem.
-func tell(r *http.Request, status func(context.Context) (Status, error)) (any, error) {
-	s, err := status(r.Context())
+func tell(r request, daemon Daemon) (any, error) {
+	s, err := daemon.Status(r.Context())
 	for i, p := range s.Problems {
 		s.Problems[i] = oneLine(p)
 	}
@@ -143,7 +245,7 @@ func oneLine(text string) string {
 	return strings.Join(lines, "; ")
 }
 
-func list(r *http.Request, guard Guard) (any, error) {
+func list(r request, guard Guard) (any, error) {
 	live, err := guard.List(r.Context())
 	if err != nil {
 		return nil, err
@@ -155,8 +257,8 @@ func list(r *http.Request, guard Guard) (any, error) {
 	return all, nil
 }
 
-func block(r *http.Request, guard Guard) (any, error) {
-	source, timeout, comment, err := readRequest(r.Body)
+func block(r request, guard Guard) (any, error) {
+	source, timeout, comment, err := readRequest(r.body)
 	if err != nil {
 		return nil, &RequestError{err}
 	}
@@ -169,16 +271,12 @@ func block(r *http.Request, guard Guard) (any, error) {
 
 // readRequest reads a BlockRequest. What is not UTF-8 is wrong: the decoder
 // would change it without a word.
-func readRequest(body io.Reader) (source netip.Prefix, timeout time.Duration, comment string, err error) {
-	data, err := io.ReadAll(body)
-	if err == nil && !utf8.Valid(data) {
-		err = errNotUTF8
-	}
+func readRequest(body []byte) (source netip.Prefix, timeout time.Duration, comment string, err error) {
 	var req BlockRequest
-	if err == nil {
-		dec := json.NewDecoder(bytes.NewReader(data))
-		dec.DisallowUnknownFields()
-		err = dec.Decode(&req)
+	if !utf8.Valid(body) {
+		err = errNotUTF8
+	} else {
+		err = decode(body, &req)
 	}
 	if err != nil {
 		return netip.Prefix{}, 0, "", fmt.Errorf("request: %w", err)
@@ -186,7 +284,21 @@ func readRequest(body io.Reader) (source netip.Prefix, timeout time.Duration, co
 	return req.parse()
 }
 
-func unblock(r *http.Request, guard Guard) (any, error) {
+var errTrailing = errors.New("more than one value")
+
+func decode(body []byte, req *BlockRequest) error {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(req); err != nil {
+		return err
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errTrailing
+	}
+	return nil
+}
+
+func unblock(r request, guard Guard) (any, error) {
 	query := r.URL.Query()
 	if query.Get("all") == "true" {
 		n, err := guard.UnblockAll(r.Context())

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
 	"golang.org/x/sync/errgroup"
 
@@ -47,19 +48,31 @@ func (fakeGuard) List(context.Context) ([]state.Block, error) {
 }
 
 // serve runs a server and returns the path of its socket.
-func serve(t *testing.T) string {
+func serve(t testing.TB) string {
+	t.Helper()
+	return serveAs(t, zaptest.NewLogger(t), fakeGuard{}, nil).path
+}
+
+// A served is a server that runs.
+type served struct {
+	path string
+	gate *gate
+}
+
+// serveAs runs a server that guard answers for, and that change has changed.
+func serveAs(t testing.TB, log *zap.Logger, guard Guard, change func(*gate)) served {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "run", "sock")
-	s, err := Listen(path, "", zaptest.NewLogger(t))
+	s, err := Listen(path, "", log)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if change != nil {
+		change(s.listener)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
-	status := func(context.Context) (Status, error) {
-		return Status{Version: "1", PID: 42, Problems: []string{"no disk", "one\n\ntwo\r\n three\n"}}, nil
-	}
-	g.Go(func() error { return s.Run(ctx, fakeGuard{}, status) })
+	g.Go(func() error { return s.Run(ctx, guard, fakeDaemon{}) })
 	t.Cleanup(func() {
 		cancel()
 		if err := g.Wait(); err != nil {
@@ -69,7 +82,7 @@ func serve(t *testing.T) string {
 			t.Errorf("the socket is still there: %v", err)
 		}
 	})
-	return path
+	return served{path, s.listener}
 }
 
 func TestClient(t *testing.T) {
@@ -130,8 +143,11 @@ func TestRequests(t *testing.T) {
 		{"POST", "/v1/blocks", `{"source":"` + strings.Repeat("x", 5000) + `"}`, 400, `too large`},
 		{"DELETE", "/v1/blocks", "", 400, `is not a source`},
 		{"DELETE", "/v1/blocks?all=yes", "", 400, `is not a source`},
-		{"PUT", "/v1/blocks", "", 405, ``},
-		{"GET", "/v2/blocks", "", 404, ``},
+		{"POST", "/v1/blocks", `{"source":"192.0.2.7"} {}`, 400, `more than one value`},
+		{"PUT", "/v1/blocks", "", 405, `{"error":"no such method for this request"}`},
+		{"GET", "/v2/blocks", "", 404, `{"error":"no such request: `},
+		{"GET", "/v2/blocks", strings.Repeat("x", 5000), 400, `too large`},
+		{"GET", "//v1/blocks", "", 404, `{"error":"no such request: `},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), tt.method, "http://nftsentry"+tt.path, strings.NewReader(tt.body))
 		if err != nil {
@@ -149,3 +165,17 @@ func TestRequests(t *testing.T) {
 		}
 	}
 }
+
+// fakeDaemon answers as a daemon does whose disk is full.
+type fakeDaemon struct{}
+
+func (fakeDaemon) Status(context.Context) (Status, error) {
+	return Status{PID: 42, Problems: []string{"no disk", "one\ntwo\r\n three\n"}}, nil
+}
+
+func (fakeDaemon) Reload(context.Context) (Reloaded, error) {
+	return Reloaded{Config: "/etc/f.toml", Restart: []string{"state.dir"}}, nil
+}
+
+func (fakeDaemon) Panic(context.Context) (Panicked, error)  { return Panicked{3}, nil }
+func (fakeDaemon) Resume(context.Context) (Panicked, error) { return Panicked{2}, nil }

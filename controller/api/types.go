@@ -140,6 +140,18 @@ type UnblockedAll struct {
 	Unblocked int `json:"unblocked"`
 }
 
+// Reloaded tells what came of reading the configuration again.
+type Reloaded struct {
+	Config string `json:"config"` // the file; "" for the built-in defaults
+	// Restart names the keys that have changed and wait for a restart.
+	Restart []string `json:"restart"`
+}
+
+// Panicked tells how many blocks are suspended, or in force again.
+type Panicked struct {
+	Blocks int `json:"blocks"`
+}
+
 // A Problem says what went wrong, in one sentence.
 type Problem struct {
 	Error string `json:"error"`
@@ -150,14 +162,15 @@ type Status struct {
 	Version string    `json:"version"`
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"` // RFC 3339, UTC, whole seconds
-	Mode    string    `json:"mode"`    // "enforce" or "observe"
+	Mode    string    `json:"mode"`    // "enforce", "observe", or "panic" until resume
 	Config  string    `json:"config"`  // the file; "" for the built-in defaults
 	Decoys  Decoys    `json:"decoys"`
 	Watched Watched   `json:"watched"`
 	Blocks  Blocks    `json:"blocks"`
 	Ignored Ignored   `json:"ignored"`
 	Dropped Dropped   `json:"dropped"`
-	State   string    `json:"state"` // the folder
+	State   string    `json:"state"`  // the folder
+	Mended  uint64    `json:"mended"` // times that the table was made again after others had touched it
 	// Problems says what is not as it should be, a sentence each.
 	Problems []string `json:"problems"`
 }
@@ -194,7 +207,8 @@ type Blocks struct {
 	Unproven uint64 `json:"unproven"` // of these, on unproven evidence
 	Ended    uint64 `json:"ended"`    // since the start
 	Would    uint64 `json:"would"`    // that were only logged, in observe mode or by respond = "log"
-	Failed   uint64 `json:"failed"`   // that the kernel refused
+	Failed   uint64 `json:"failed"`   // that the kernel refused at first
+	Evicted  uint64 `json:"evicted"`  // that had to make room for others
 }
 
 // Ignored counts what is never blocked.

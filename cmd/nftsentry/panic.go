@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"nftsentry/conf"
+	"nftsentry/controller/api"
+	"nftsentry/nft"
+)
+
+// panicName is the file in the state folder that suspends all blocks while it
+// is there.
+const panicName = "panic"
+
+func panicked(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, panicName))
+	return err == nil
+}
+
+// setPanicked makes or removes the file, and has the disk keep it so.
+func setPanicked(dir string, on bool) error {
+	path := filepath.Join(dir, panicName)
+	if !on {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func newPanic(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:   "panic",
+		Short: "Take all blocks and sensors out of the kernel at once, until resume",
+		Long: `Panic takes everything out of the kernel that drops or notices anything, and
+keeps it out over restarts, until "nftsentry resume". It is for when this guard
+itself seems to be in the way. The blocks stay on record: those whose time is
+not up by then are in force again after the resume.
+
+It works with and without a running daemon.`,
+		Example: "  nftsentry panic\n  nftsentry resume",
+		Args:    arguments(0, 0, "no arguments"),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.switchPanic(cmd.Context(), true) },
+	}
+}
+
+func newResume(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "resume",
+		Short:   "End a panic: blocks and sensors are in force again",
+		Example: "  nftsentry resume",
+		Args:    arguments(0, 0, "no arguments"),
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.switchPanic(cmd.Context(), false) },
+	}
+}
+
+func (o *options) switchPanic(ctx context.Context, on bool) error {
+	cfg, _, err := o.load()
+	if err != nil {
+		return err
+	}
+	client := api.NewClient(cfg.Control.Socket)
+	do, text := client.Resume, "resumed: %s in force"
+	if on {
+		do, text = client.Panic, "panic: %s suspended, and nothing is noticed, until \"nftsentry resume\""
+	}
+	p, err := do(ctx)
+	if errors.Is(err, api.ErrNoDaemon) {
+		return o.switchPanicAlone(cfg, on)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(o.out.data, text+"\n", plural(p.Blocks, "block"))
+	return err
+}
+
+// switchPanicAlone does without a daemon what can be done.
+func (o *options) switchPanicAlone(cfg conf.Config, on bool) error {
+	if err := checkRights(); err != nil {
+		return err
+	}
+	lock, err := lockNamespace()
+	if err != nil {
+		return err
+	}
+	text := "resumed: the next \"nftsentry run\" puts the blocks in force again"
+	if err = setPanicked(cfg.State.Dir, on); err == nil && on {
+		text = "panic: the table is gone, and stays so over restarts until \"nftsentry resume\""
+		err = deleteTable(cfg)
+	}
+	if err := errors.Join(err, lock.Close()); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(o.out.data, text)
+	return err
+}
+
+func deleteTable(cfg conf.Config) error {
+	table, err := nft.Open(0, cfg.Block.Prefix6)
+	if err != nil {
+		return err
+	}
+	_, err = table.Delete()
+	return errors.Join(err, table.Close())
+}
+
+// Panic suspends all blocks, also over restarts.
+func (g *guard) Panic(ctx context.Context) (api.Panicked, error) { return g.switchPanic(ctx, true) }
+
+// Resume ends what Panic began.
+func (g *guard) Resume(ctx context.Context) (api.Panicked, error) { return g.switchPanic(ctx, false) }
+
+// switchPanic changes the kernel first: that is what somebody waits for.
+func (g *guard) switchPanic(ctx context.Context, on bool) (api.Panicked, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	do := g.controller.Resume
+	if on {
+		do = g.controller.Panic
+	}
+	n, err := do(ctx)
+	if err != nil {
+		return api.Panicked{}, err
+	}
+	if err := setPanicked(g.cfg.Load().State.Dir, on); err != nil {
+		return api.Panicked{}, fmt.Errorf("done in the kernel, but a restart will not know of it: %w", err)
+	}
+	return api.Panicked{Blocks: n}, nil
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"nftsentry/conf"
+	"nftsentry/controller/api"
+)
+
+func newReload(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Have the daemon read its configuration again",
+		Long: `Reload has the daemon read the file that it was started with again, as SIGHUP
+does. All of it takes effect in one transaction, or nothing: a file with a
+mistake changes nothing, and is told of here.
+
+What cannot change while the daemon runs is named, and waits for a restart.`,
+		Example: "  nftsentry check && nftsentry reload",
+		Args:    arguments(0, 0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, err := o.client()
+			var wrong conf.Errors
+			if errors.As(err, &wrong) { // where the socket is cannot be read there; the daemon tells the mistakes
+				client, err = api.NewClient(conf.Default().Control.Socket), nil
+			}
+			if err != nil {
+				return err
+			}
+			r, err := client.Reload(cmd.Context())
+			if err != nil {
+				return eachLine(err)
+			}
+			for _, key := range r.Restart {
+				o.out.message(fmt.Errorf("%s has changed: it waits for a restart of the daemon", key))
+			}
+			_, err = fmt.Fprintf(o.out.data, "reloaded %s\n", describeFile(r.Config))
+			return err
+		},
+	}
+	return o.asks(cmd)
+}
+
+// eachLine makes an error of each line of one.
+func eachLine(err error) error {
+	var all []error
+	for line := range strings.Lines(err.Error()) {
+		all = append(all, errors.New(strings.TrimSpace(line)))
+	}
+	return errors.Join(all...)
+}
+
+func describeFile(file string) string {
+	if file == "" {
+		return "built-in defaults"
+	}
+	return file
+}
+
+// Reload reads the configuration again and takes it over, but for the keys
+// that it returns, which wait for a restart. An error changes nothing.
+func (g *guard) Reload(ctx context.Context) (api.Reloaded, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	cfg, file, err := g.load()
+	if err != nil {
+		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
+		return api.Reloaded{}, err
+	}
+	restart := keep(&cfg, *g.cfg.Load(), g.decoy.Port())
+	table := tableConfig(cfg, g.decoy.Port(), g.log)
+	serving, err := g.serving()
+	if err != nil {
+		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
+	}
+	if err := g.controller.Reconfigure(ctx, controllerConfig(cfg, table), serving); err != nil {
+		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
+		return api.Reloaded{}, err
+	}
+	g.decoy.SetBanner(cfg.TCP.Banner)
+	g.level.SetLevel(cfg.Log.Level)
+	g.cfg.Store(&cfg)
+	g.file.Store(&file)
+	g.log.Info("reload", zap.String("config", describeFile(file)), zap.Strings("restart", restart))
+	return api.Reloaded{Config: file, Restart: restart}, nil
+}
+
+// keep puts back what cannot change while the daemon runs with a decoy
+// listener at port, and names the keys of it that were to change.
+func keep(cfg *conf.Config, old conf.Config, port uint16) (restart []string) {
+	restart = []string{}
+	put := func(key string, changed bool, back func()) {
+		if changed {
+			restart = append(restart, key)
+			back()
+		}
+	}
+	moved := cfg.TCP.Port != old.TCP.Port && cfg.TCP.Port != port
+	put("tcp.port", moved, func() { cfg.TCP.Port = old.TCP.Port })
+	put("trigger.nflog_group", cfg.Trigger.NFLOGGroup != old.Trigger.NFLOGGroup, func() { cfg.Trigger.NFLOGGroup = old.Trigger.NFLOGGroup })
+	put("state.dir", cfg.State != old.State, func() { cfg.State = old.State })
+	put("control.socket", cfg.Control.Socket != old.Control.Socket, func() { cfg.Control.Socket = old.Control.Socket })
+	put("control.group", cfg.Control.Group != old.Control.Group, func() { cfg.Control.Group = old.Control.Group })
+	put("log.format", cfg.Log.Format != old.Log.Format, func() { cfg.Log.Format = old.Log.Format })
+	return restart
+}
+
+// reloadOn reloads at each signal, until ctx ends. What comes of it is logged.
+func (g *guard) reloadOn(ctx context.Context, hup <-chan os.Signal) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+			_, _ = g.Reload(ctx)
+		}
+	}
+}

@@ -1,0 +1,78 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"nftsentry/nft"
+)
+
+// ErrPanicked means that all blocks are suspended.
+var ErrPanicked = errors.New("all blocks are suspended: run \"nftsentry resume\" first")
+
+// Reconfigure takes over another configuration, all of it or, with an error,
+// nothing. The table changes in one transaction. Serving are the ports where
+// the host serves others now, since there may be tripwires where there were
+// none.
+func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.Service) error {
+	return c.call(ctx, func(answer func(error)) {
+		old, ignored := c.cfg, c.ignored
+		c.cfg = cfg
+		c.host.Serving = serving
+		c.setHost(c.host)
+		c.recall()
+		if err := c.load(); err != nil {
+			c.cfg, c.ignored = old, ignored
+			answer(fmt.Errorf("load the table: %w", err))
+			return
+		}
+		c.touches.window = cfg.Window
+		c.suspects.configure(cfg.Table)
+		c.endIgnored()
+		answer(nil)
+	})
+}
+
+// load makes the table what the configuration and our list say.
+func (c *Controller) load() error {
+	if c.panicked {
+		return c.kernel.Load(nft.Config{Prefix6: c.cfg.Table.Prefix6}, nil, nil)
+	}
+	return c.kernel.Load(c.cfg.Table, c.elements(), c.served.elements(time.Now()))
+}
+
+// Panic takes everything out of the kernel that drops or notices anything,
+// until Resume. It returns how many blocks are suspended.
+func (c *Controller) Panic(ctx context.Context) (int, error) { return c.setPanicked(ctx, true) }
+
+// Resume ends what Panic began: the blocks whose time is not up are in force
+// again.
+func (c *Controller) Resume(ctx context.Context) (int, error) { return c.setPanicked(ctx, false) }
+
+func (c *Controller) setPanicked(ctx context.Context, on bool) (blocks int, err error) {
+	var n int
+	err = c.call(ctx, func(answer func(error)) {
+		was := c.panicked
+		c.panicked = on
+		if err := c.load(); err != nil {
+			c.panicked = was
+			answer(fmt.Errorf("load the table: %w", err))
+			return
+		}
+		n = len(c.blocks.bySource)
+		if on {
+			c.log.Warn("panic: nothing is noticed or blocked until resume", zap.Int("suspended", n))
+		} else {
+			c.log.Info("resume", zap.Int("blocks", n))
+		}
+		answer(nil)
+	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
+}

@@ -1,0 +1,174 @@
+package controller
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"nftsentry/nft"
+	"nftsentry/state"
+)
+
+// Paces of repair. Somebody who undoes our table again and again is not fought
+// at the speed of the machine.
+const (
+	repairFirst = 200 * time.Millisecond // between two attempts that fail; twice as long each time
+	repairMost  = 2 * time.Second        // at the most
+	calmAfter   = time.Minute            // without damage, the next one is repaired at once again
+	patienceFor = 60                     // repairs within calmAfter, then
+	repairEvery = 10 * time.Second       // one in this time
+)
+
+// A repair brings the kernel in line with our list, as soon as it may.
+type repair struct {
+	at     time.Time     // when it is due; zero if nothing is wrong
+	wait   time.Duration // after the next failure
+	recent []time.Time   // when the last ones were done, the oldest first
+	failed error         // why the last one did not succeed; nil if it did
+	blocks bool          // it is about the blocks too, not the rules alone
+	warned bool          // that somebody undoes them
+}
+
+// ask says that something is wrong.
+func (r *repair) ask(now time.Time) {
+	if !r.at.IsZero() {
+		return
+	}
+	for len(r.recent) > 0 && now.Sub(r.recent[0]) > calmAfter {
+		r.recent = r.recent[1:]
+	}
+	r.at = now
+	if n := len(r.recent); n >= patienceFor {
+		r.at = r.recent[n-1].Add(repairEvery)
+	} else {
+		r.warned = false
+	}
+}
+
+// next is when it is due.
+func (r *repair) next() (time.Time, bool) { return r.at, !r.at.IsZero() }
+
+func (r *repair) due(now time.Time) bool { return !r.at.IsZero() && !now.Before(r.at) }
+
+// done takes note of what came of it.
+func (r *repair) done(now time.Time, err error) {
+	r.failed = err
+	if err == nil {
+		r.at, r.wait, r.blocks = time.Time{}, 0, false
+		r.recent = append(r.recent, now)
+		return
+	}
+	r.wait = min(max(2*r.wait, repairFirst), repairMost)
+	r.at = now.Add(r.wait)
+}
+
+// harm takes note that the kernel is not as it should be. It is brought in
+// line in the next round of the loop, or when the pace allows.
+func (c *Controller) harm(what string, why error) {
+	now := time.Now()
+	if c.repair.at.IsZero() {
+		c.log.Warn("our table is not as it should be", zap.String("what", what), zap.Error(why))
+	}
+	c.repair.ask(now)
+	c.repair.blocks = true
+	if c.repair.at.After(now) && c.repair.failed == nil && !c.repair.warned {
+		c.repair.warned = true
+		c.log.Error("somebody undoes our table again and again: it is made again every "+repairEvery.String()+
+			" only; find out who, such as by \"nft monitor\"", zap.Time("next", c.repair.at))
+	}
+}
+
+// changed is for what somebody else has done to the table. Whoever takes our
+// blocks or rules away has them back at once.
+func (c *Controller) changed(ch nft.Change) {
+	by := fmt.Sprintf("%q (process %d) has changed it", ch.Process, ch.PID)
+	if ch.Process == "" {
+		by = "it was changed, and not all of how"
+	}
+	if ch.All {
+		c.harm(by, nil)
+		return
+	}
+	if ch.Shape {
+		if intact, err := c.kernel.Intact(); !intact || err != nil {
+			blocks := c.repair.blocks // as it was: this harm is to the rules alone
+			c.harm(by, err)
+			c.repair.blocks = blocks
+		}
+	}
+	if len(ch.Nets) > 0 {
+		if err := c.kernel.RestoreNets(); err != nil {
+			c.harm(by, err)
+			return
+		}
+	}
+	c.restoreHosts(ch.Hosts, by)
+}
+
+// restoreHosts puts back the elements that somebody has deleted or changed.
+// Those that he has added are looked up, and adopted.
+func (c *Controller) restoreHosts(keys []netip.Addr, by string) {
+	if len(keys) == 0 || c.panicked {
+		return
+	}
+	for _, key := range keys {
+		b, ours := c.blocks.get(c.kernel.HostPrefix(key))
+		if !ours {
+			c.reconcile.ask(time.Now())
+			continue
+		}
+		if !c.insist(b) {
+			return // all are made again
+		}
+	}
+	c.log.Warn("put back what somebody has taken out of our table", zap.String("by", by), zap.Int("elements", len(keys)))
+}
+
+// mend makes the table again, or its rules alone if that will do.
+func (c *Controller) mend() {
+	began := time.Now()
+	var err error
+	if !c.repair.blocks {
+		err = c.kernel.Reshape()
+	}
+	if c.repair.blocks || err != nil {
+		err = c.mendAll()
+	}
+	first := c.repair.failed == nil
+	c.repair.done(time.Now(), err)
+	switch {
+	case err == nil:
+		c.stats.Mended++
+		c.log.Info("made our table again", zap.Int("blocks", len(c.blocks.bySource)), zap.Duration("took", time.Since(began)))
+	case first:
+		c.log.Error("cannot make our table again; trying on", zap.Error(err))
+	}
+}
+
+// mendAll makes all of the table again. What the kernel has blocked and could
+// not tell yet is taken over first, if it still has it.
+func (c *Controller) mendAll() error {
+	if held, err := c.kernel.Blocked(); err == nil && !c.panicked {
+		for _, b := range c.adopt(held) {
+			c.store.Save(b, nil)
+		}
+	}
+	return c.load()
+}
+
+// insist is enforce for what has to be: a block that the kernel has refused
+// stays on our list, and is tried again with all others. It tells whether the
+// kernel has taken it at once.
+func (c *Controller) insist(b state.Block) bool {
+	err := c.enforce(b)
+	if err == nil {
+		return true
+	}
+	c.stats.Failed++
+	c.log.Error("cannot block yet", zap.String("src", display(b.Source)), zap.Error(err))
+	c.blocks.put(b)
+	c.harm("it refuses a block", err)
+	return false
+}
