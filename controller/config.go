@@ -68,10 +68,11 @@ type Shape interface {
 	RestoreNets() error
 }
 
-// Learnt is what the kernel has found out by itself.
+// Learnt is what the kernel has found out by itself, and is told of services.
 type Learnt interface {
 	Blocked() ([]nft.Element, error)
 	Served() ([]nft.Service, error)
+	Serve(services []nft.Service) error
 }
 
 var _ Kernel = (*nft.Table)(nil)

@@ -67,7 +67,7 @@ func (c *Controller) pardon(e listener.Event, source, by netip.Prefix, reason st
 		return
 	}
 	if err := c.kernel.Unblock(source); err != nil {
-		c.log.Warn("cannot take an ignored source out of the kernel", append(fields(e), zap.Error(err))...)
+		c.harm("it blocks an ignored source", err)
 	}
 }
 
@@ -149,7 +149,7 @@ const underway = time.Second
 // can be explained shows that the kernel does not hold the block any more: so
 // do a connection to a decoy, and a block that the kernel has made anew.
 func (c *Controller) again(e listener.Event, b state.Block) {
-	if e.Time.Sub(b.Since) < underway || c.cfg.Observe {
+	if e.Time.Sub(b.Since) < underway || c.cfg.Observe || c.repair.failed != nil {
 		c.debug("already blocked", e)
 		return
 	}

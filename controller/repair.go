@@ -3,6 +3,7 @@ package controller
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -148,12 +149,16 @@ func (c *Controller) mend() {
 }
 
 // mendAll makes all of the table again. What the kernel has blocked and could
-// not tell yet is taken over first, if it still has it.
+// not tell yet is taken over first, if it still has it. What has a comment and
+// is not on our list is no block of the kernel's own: we have ended it, or it
+// was never to be.
 func (c *Controller) mendAll() error {
 	if held, err := c.kernel.Blocked(); err == nil && !c.panicked {
+		held = slices.DeleteFunc(held, func(e nft.Element) bool { return e.Comment != "" })
 		for _, b := range c.adopt(held) {
 			c.store.Save(b, nil)
 		}
+		c.spare(c.trim())
 	}
 	return c.load()
 }
@@ -162,12 +167,17 @@ func (c *Controller) mendAll() error {
 // stays on our list, and is tried again with all others. It tells whether the
 // kernel has taken it at once.
 func (c *Controller) insist(b state.Block) bool {
+	if c.repair.failed != nil { // it would only fail again
+		c.blocks.put(b)
+		c.spare(c.trim())
+		return false
+	}
 	err := c.enforce(b)
 	if err == nil {
 		return true
 	}
 	c.stats.Failed++
-	c.log.Error("cannot block yet", zap.String("src", display(b.Source)), zap.Error(err))
+	c.log.Warn("cannot block yet", zap.String("src", display(b.Source)), zap.Error(err))
 	c.blocks.put(b)
 	c.harm("it refuses a block", err)
 	return false

@@ -55,6 +55,16 @@ func spared(a, b state.Block) int {
 	return cmp.Or(suspicion(a)-suspicion(b), a.Until.Compare(b.Until), a.Source.Compare(b.Source))
 }
 
+// spare puts on record that blocks have ended to make room for others.
+func (c *Controller) spare(over []state.Block) {
+	for _, b := range over {
+		c.stats.Evicted++
+		c.stats.Ended++
+		c.store.End(b.Source, b.Until, false, nil)
+		c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", "room"))
+	}
+}
+
 // trim takes off our list, and returns, what is more than the kernel's sets
 // hold, as after a restart with smaller ones.
 func (c *Controller) trim() (over []state.Block) {

@@ -336,6 +336,12 @@ func TestServices(t *testing.T) {
 			if got := ports(r.store.served); got != "tcp/540 tcp/2323 tcp/8080 udp/69" {
 				t.Errorf("on record: %s", got)
 			}
+			if err := r.Serve(r.ctx, []nft.Service{{Protocol: unix.IPPROTO_TCP, Port: 540, Timeout: 60 * day}, {Protocol: unix.IPPROTO_TCP, Port: 9001, Timeout: day}}); err != nil {
+				t.Error(err)
+			}
+			if got := r.store.served; !slices.ContainsFunc(got, func(s state.Service) bool { return s.Port == 540 && time.Until(s.Until) > 59*day }) || len(got) != 4 {
+				t.Errorf("on record after a service is seen again: %v", got)
+			}
 			r.in(func() { r.kernel.served = nil }) // somebody has deleted the table
 			time.Sleep(learnEvery)
 			synctest.Wait()

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"context"
 	"maps"
 	"slices"
 	"time"
@@ -46,6 +47,28 @@ func (c *Controller) learn() {
 		c.served = known
 		c.store.SaveServed(known.records())
 	}
+}
+
+// Serve tells where the host serves others now: those ports are remembered
+// from now on for as long as any.
+func (c *Controller) Serve(ctx context.Context, serving []nft.Service) error {
+	return c.call(ctx, func(answer func(error)) {
+		now := time.Now()
+		var known []nft.Service
+		for _, s := range serving {
+			one := service{listener.Protocol(s.Protocol), s.Port}
+			if c.tripwire(one) {
+				known = append(known, s)
+				c.served.add(one, now.Add(s.Timeout))
+			}
+		}
+		if len(known) == 0 || c.panicked {
+			answer(nil)
+			return
+		}
+		c.store.SaveServed(c.served.records())
+		answer(c.kernel.Serve(known))
+	})
 }
 
 // recall gathers where services were seen: on record, by the kernel, and now.

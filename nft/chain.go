@@ -32,7 +32,7 @@ func (b *builder) chains() []chain {
 		all = append(all, b.shieldOpen(), b.shieldNew(), b.shield6(), b.shield())
 	}
 	if b.cfg.lures() {
-		all = append(all, b.divert(), b.lure(), b.hide())
+		all = append(all, b.divert(), b.lure())
 	}
 	if b.cfg.senses() {
 		all = append(all, b.sensing()...)

@@ -202,27 +202,14 @@ func reply() rule {
 // ctState is "ct state" of some of the bits.
 func ctState(bits uint32) rule { return ctBits(expr.CtKeySTATE, bits) }
 
-// Bits of the status of a connection, enum ip_conntrack_status in
-// include/uapi/linux/netfilter/nf_conntrack_common.h.
-const (
-	ipsAssured = 1 << 2
-	ipsDstNAT  = 1 << 5
-)
-
 // assured is "ct status assured": a TCP connection whose handshake is complete.
-func assured() rule { return ctBits(expr.CtKeySTATUS, ipsAssured) }
-
-// notTranslated is "ct status ! dnat": it goes where its source has sent it.
-func notTranslated() rule {
-	return of(ctMasked(expr.CtKeySTATUS, ipsDstNAT), rule{cmpEq(make([]byte, 4))})
+func assured() rule {
+	const ipsAssured = 1 << 2 // IPS_ASSURED, include/uapi/linux/netfilter/nf_conntrack_common.h
+	return ctBits(expr.CtKeySTATUS, ipsAssured)
 }
 
 func ctBits(key expr.CtKey, bits uint32) rule {
-	return of(ctMasked(key, bits), rule{cmpNeq(make([]byte, 4))})
-}
-
-func ctMasked(key expr.CtKey, bits uint32) rule {
-	return of(rule{&expr.Ct{Key: key, Register: reg1}}, mask(binaryutil.NativeEndian.PutUint32(bits)))
+	return of(rule{&expr.Ct{Key: key, Register: reg1}}, mask(binaryutil.NativeEndian.PutUint32(bits)), rule{cmpNeq(make([]byte, 4))})
 }
 
 // icmpv6In is "icmpv6 type @SET".

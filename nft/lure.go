@@ -40,14 +40,15 @@ func (b *builder) divert() chain {
 	)}
 }
 
-// own remembers where a service was seen, anew with each connection. A port
-// from which the host itself asks by UDP serves nobody.
+// own remembers where a service was seen. A port from which the host itself
+// asks by UDP serves nobody. Where the set is full the service is left alone
+// all the same.
 func (b *builder) own() chain {
 	c := chain{name: "own"}
 	if e := b.cfg.Ephemeral; e.First != 0 {
 		c.rules = append(c.rules, of(udpPortIn(dstPort, e), back()))
 	}
-	c.rules = append(c.rules, of(service(), update(b.sets.served, ServedMemory), back()), goTo("crowded"))
+	c.rules = append(c.rules, of(service(), add(b.sets.served, 0), back()), goTo("crowded"))
 	return c
 }
 
@@ -59,22 +60,17 @@ func (b *builder) hidden() chain {
 }
 
 // hide makes the listener's own port look like one that nobody serves: it
-// would give the decoys away. It comes after the host's filter, which may have
-// another answer.
-func (b *builder) hide() chain {
-	return chain{
-		name: "hide", typ: nftables.ChainTypeNAT,
-		hook: nftables.ChainHookInput, priority: *nftables.ChainPriorityNATSource,
-		rules: []rule{of(tcpDportIs(b.cfg.Port), notTranslated(), rejectReset())},
-	}
+// would give the decoys away.
+func (b *builder) hide() []rule {
+	return []rule{of(tcpDportIs(b.cfg.Port), jump("hidden")), of(tcpDportIs(b.cfg.Port), rejectReset())}
 }
 
 // unlessServed leaves ports alone that a service owns or has owned lately,
 // and what the host sends to itself.
 func (b *builder) unlessServed() []rule {
 	rules := []rule{
-		of(socketIn(b.anySocket()), goTo("own")),
 		of(service(), in(b.sets.served), back()),
+		of(socketIn(b.anySocket()), goTo("own")),
 	}
 	return append(rules, b.unlessSelf()...)
 }

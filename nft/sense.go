@@ -42,7 +42,7 @@ func (b *builder) sensing() []chain {
 func (b *builder) senseSyn() chain {
 	c := chain{name: "sense_syn", rules: []rule{of(tcpDport(b.sets.watchTCP), goTo("sense_port"))}}
 	if b.cfg.lures() { // divert has seen what goes to decoy ports
-		c.rules = append(c.rules, of(tcpDportIs(b.cfg.Port), goTo("hidden")))
+		c.rules = append(c.rules, b.hide()...)
 	} else {
 		c.rules = append(c.rules, of(tcpDport(b.sets.decoyTCP), goTo("sense_port")))
 	}
@@ -52,14 +52,13 @@ func (b *builder) senseSyn() chain {
 // senseOdd is for TCP packets that neither open a connection nor belong to
 // one: no host sends them but to find out how another answers. Connection
 // tracking takes none of them for a connection, and so no nat chain sees them.
-// The listener would keep silent where a port that nobody serves answers.
 func (b *builder) senseOdd() chain {
 	c := chain{name: "sense_odd", rules: []rule{
 		of(tcpDport(b.sets.watchTCP), goTo("sense_port")),
 		of(tcpDport(b.sets.decoyTCP), goTo("sense_port")),
 	}}
 	if b.cfg.lures() {
-		c.rules = append(c.rules, of(tcpDportIs(b.cfg.Port), jump("hidden")), of(tcpDportIs(b.cfg.Port), rejectReset()))
+		c.rules = append(c.rules, b.hide()...)
 	}
 	return c
 }

@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -43,6 +44,21 @@ func (t *Table) Served() ([]Service, error) {
 	return all, nil
 }
 
+// Serve adds services, or begins their time anew. Errors: unix.ENOENT, when
+// somebody has deleted the table; unix.ENFILE, when the set is full.
+func (t *Table) Serve(services []Service) error {
+	err := t.transact(func(b *builder) error {
+		elems := serviceElements(services)
+		set := b.sets.served
+		// Before Linux 6.12 an element that is added again keeps its old time.
+		return errors.Join(addElements(b.conn, set, elems), b.conn.SetDeleteElements(set, elems), addElements(b.conn, set, elems))
+	})
+	if err != nil {
+		return fmt.Errorf("remember %d services: %w", len(services), err)
+	}
+	return nil
+}
+
 // serviceKey is the length of "protocol . port" in bytes: each part of a
 // concatenation is padded to four.
 const serviceKey = 8
@@ -51,12 +67,16 @@ const serviceKey = 8
 // is left out.
 func (b *builder) fillServed(services []Service) error {
 	b.conn.FlushSet(b.sets.served)
+	return addElements(b.conn, b.sets.served, serviceElements(services[:min(len(services), MaxServed)]))
+}
+
+func serviceElements(services []Service) []nftables.SetElement {
 	var elems []nftables.SetElement
-	for _, s := range services[:min(len(services), MaxServed)] {
+	for _, s := range services {
 		key := make([]byte, serviceKey)
 		key[0] = s.Protocol
 		binary.BigEndian.PutUint16(key[4:], s.Port)
 		elems = append(elems, nftables.SetElement{Key: key, Timeout: seconds(s.Timeout)})
 	}
-	return addElements(b.conn, b.sets.served, elems)
+	return elems
 }

@@ -179,7 +179,10 @@ func TestServed(t *testing.T) {
 			t.Errorf("served (-want +got):\n%s", diff)
 		}
 	}
-	if got := list(t, host); !strings.Contains(got, "tcp . 2323 timeout 1h") || !strings.Contains(got, "udp . 53 timeout 1d") {
+	if err := table.Serve([]Service{{unix.IPPROTO_TCP, 2323, 2 * time.Hour}, {unix.IPPROTO_TCP, 79, 2 * time.Hour}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := list(t, host); !strings.Contains(got, "tcp . 2323 timeout 2h") || !strings.Contains(got, "tcp . 79 timeout 2h") || !strings.Contains(got, "udp . 53 timeout 1d") {
 		t.Errorf("want both services in\n%s", got)
 	}
 	var many []Service

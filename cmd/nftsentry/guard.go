@@ -238,9 +238,34 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.nflog.Run(ctx, events) })
 	tasks.Go(func() error { return g.monitor.Run(ctx) })
 	tasks.Go(func() error { return g.reloadOn(ctx, hup) })
+	tasks.Go(func() error { return g.remember(ctx) })
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })
 	return tasks.Wait()
+}
+
+// rememberEvery is how often services that run are remembered anew.
+const rememberEvery = 6 * time.Hour
+
+// remember begins the time anew for which services that run are remembered,
+// until ctx ends.
+func (g *guard) remember(ctx context.Context) error {
+	ticker := time.NewTicker(rememberEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		serving, err := g.serving()
+		if err == nil {
+			err = g.controller.Serve(ctx, serving)
+		}
+		if err != nil && ctx.Err() == nil {
+			g.log.Warn("cannot remember the services of this host anew", zap.Error(err))
+		}
+	}
 }
 
 // follow hands on what has changed of the host. It is called by the watcher alone.
