@@ -182,6 +182,7 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 		c.blocks = newBlocks()
 		if err := errors.Join(c.load(), c.kernel.Forgive()); err != nil {
 			c.blocks = before
+			c.harm("what became of a command is not known", err)
 			answer(err)
 			return
 		}

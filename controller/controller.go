@@ -242,8 +242,10 @@ func (c *Controller) end(ended []state.Block, reason string) {
 		sources[i] = b.Source
 	}
 	if err := c.kernel.Unblock(sources...); err != nil {
-		// The kernel ends them by itself, a second later at most.
 		c.log.Warn("cannot take ended blocks out of the kernel", zap.Int("blocks", len(ended)), zap.Error(err))
+		if reason != "expired" { // the kernel ends those by itself, a second later at most
+			c.harm("it has blocks that have ended", err)
+		}
 	}
 	for _, b := range ended {
 		c.blocks.remove(b.Source)

@@ -94,7 +94,7 @@ var steps = []step{
 	{"an operator unblocks a host", func(o *ordeal) { o.unblock("203.0.113.21") }},
 	{"the host has another gateway", func(o *ordeal) { o.newGateway("203.0.113.10") }},
 	{"events were lost", func(o *ordeal) {
-		o.judges("203.0.113.12", 10*time.Minute)
+		o.judges("203.0.113.12", 5*time.Minute) // less than it deserves by now
 		o.until[source("203.0.113.12")] = time.Now().Add(10 * time.Minute)
 		o.missed <- struct{}{}
 		o.pass(converges)
@@ -504,7 +504,7 @@ func TestFaults(t *testing.T) {
 	}
 	faults = append(faults, fault{name: "Load", when: partly, err: nft.ErrNotApplied}, fault{when: silent}, fault{when: gone, err: unix.ENOENT})
 	slow, hurried := undergo(t, false, fault{index: -1}), undergo(t, true, fault{index: -1})
-	t.Logf("%d faults at %d calls; %d of them at %d in a hurry", len(faults), slow, 2*len(told), hurried)
+	t.Logf("%d faults at %d calls; %d of them at %d in a hurry", len(faults), slow, 2*len(told)+1, hurried)
 	for _, f := range faults {
 		t.Run(strings.ReplaceAll(fmt.Sprint(f.when, " ", f.err), " ", "_"), func(t *testing.T) {
 			t.Parallel()
@@ -550,6 +550,7 @@ func lasting(t *testing.T, f fault) {
 	for _, s := range steps[:slices.IndexFunc(steps, func(s step) bool { return s.name == "the host has another gateway" })] {
 		s.do(o)
 	}
+	fresh := netip.MustParseAddr("203.0.114.0")
 	for began := time.Now(); time.Since(began) < 20*time.Second; o.pass(200 * time.Millisecond) {
 		for _, address := range []string{"203.0.113.40", "203.0.113.41", "203.0.113.42"} {
 			if _, known := o.until[source(address)]; !known {
@@ -557,6 +558,11 @@ func lasting(t *testing.T, f fault) {
 			} else if !o.inKernel(address) {
 				o.touch(address, 23)
 			}
+		}
+		if f.name == "" || f.name == "Load" {
+			o.touched(fresh.String(), 10*time.Minute)
+			o.touched(fresh.Next().String(), 10*time.Minute)
+			fresh = fresh.Next().Next()
 		}
 	}
 	now, _ := o.counted()
@@ -566,7 +572,7 @@ func lasting(t *testing.T, f fault) {
 	if n := o.logs.FilterLevelExact(zap.ErrorLevel).Len(); n > 1 {
 		t.Errorf("%v: %d errors are logged: %v", f, n, o.logs.FilterLevelExact(zap.ErrorLevel).All())
 	}
-	if n := o.logs.FilterLevelExact(zap.WarnLevel).Len(); n > 100 {
+	if n := o.logs.FilterLevelExact(zap.WarnLevel).Len(); n > 50 {
 		t.Errorf("%v: %d warnings", f, n)
 	}
 	stats, _ := o.Stats(o.ctx)
@@ -699,6 +705,9 @@ func TestRoomWhileBroken(t *testing.T) {
 			o.pass(100 * time.Millisecond)
 		}
 		o.in(func() {
+			if n := o.blocks.count(true); n != nft.MaxHosts {
+				t.Errorf("%d blocks listed while nothing can be written, want %d", n, nft.MaxHosts)
+			}
 			o.kernel.faults = nil
 			o.kernel.addHost(source("198.51.100.1"), time.Hour) // by its rules, unheard of
 		})

@@ -24,10 +24,16 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 		c.cfg = cfg
 		c.host.Serving = serving
 		c.setHost(c.host)
-		c.recall()
-		if err := c.load(); err != nil {
+		err := c.recall()
+		if err == nil {
+			if err = c.load(); err != nil {
+				err = fmt.Errorf("load the table: %w", err)
+				c.harm("it may have another configuration", err)
+			}
+		}
+		if err != nil {
 			c.cfg, c.ignored = old, ignored
-			answer(fmt.Errorf("load the table: %w", err))
+			answer(err)
 			return
 		}
 		c.touches.window = cfg.Window
@@ -60,6 +66,7 @@ func (c *Controller) setPanicked(ctx context.Context, on bool) (blocks int, err 
 		c.panicked = on
 		if err := c.load(); err != nil {
 			c.panicked = was
+			c.harm("what became of a command is not known", err)
 			answer(fmt.Errorf("load the table: %w", err))
 			return
 		}

@@ -32,17 +32,19 @@ func (c *Controller) Restore() error {
 	if err != nil {
 		return fmt.Errorf("read blocks from the kernel: %w", err)
 	}
-	over := c.remember(stored, held)
+	over, corrected := c.remember(stored, held)
 	adopted := c.adopt(held)
 	over = append(over, c.trim()...)
-	c.recall()
+	if err := c.recall(); err != nil {
+		return err
+	}
 	if err := c.load(); err != nil {
 		return fmt.Errorf("load the table: %w", err)
 	}
 	for _, b := range over {
 		c.store.End(b.Source, b.Until, false, nil)
 	}
-	for _, b := range adopted {
+	for _, b := range append(adopted, corrected...) {
 		if _, still := c.blocks.get(b.Source); still {
 			c.store.Save(b, nil)
 		}
@@ -53,10 +55,10 @@ func (c *Controller) Restore() error {
 }
 
 // remember takes over the stored blocks that last, and returns those that are
-// over or ignored by now. A clock that was set meanwhile has changed the time
+// over or ignored by now, and those whose record is wrong. A clock that was set meanwhile has changed the time
 // left in the store, but not in the kernel: that has the word on hosts. Of
 // prefixes it holds pieces, which may look like another prefix.
-func (c *Controller) remember(stored []state.Block, held []nft.Element) (over []state.Block) {
+func (c *Controller) remember(stored []state.Block, held []nft.Element) (over, corrected []state.Block) {
 	inKernel := make(map[netip.Prefix]time.Duration, len(held))
 	for _, e := range held {
 		inKernel[e.Prefix] = e.Timeout
@@ -71,10 +73,14 @@ func (c *Controller) remember(stored []state.Block, held []nft.Element) (over []
 			over = append(over, b)
 			continue
 		}
+		wrong := (b.Until.Sub(now) - left).Abs() > agreement
 		b.Until = now.Add(left)
 		c.blocks.put(b)
+		if wrong {
+			corrected = append(corrected, b)
+		}
 	}
-	return over
+	return over, corrected
 }
 
 // agree is for a store that has other blocks on record than ours, because it
@@ -95,7 +101,7 @@ func (c *Controller) agree() {
 		}
 	}
 	before := len(c.blocks.bySource)
-	over := c.remember(slices.DeleteFunc(stored, func(b state.Block) bool {
+	over, _ := c.remember(slices.DeleteFunc(stored, func(b state.Block) bool {
 		_, ours := c.blocks.get(b.Source)
 		return ours
 	}), nil)
@@ -159,14 +165,13 @@ const unseen = "unproven, while nobody listened"
 func (c *Controller) adoptMissed() {
 	held, err := c.kernel.Blocked()
 	if err != nil {
-		c.log.Warn("the kernel's blocks cannot be read", zap.Error(err))
+		c.log.Warn("the kernel's blocks cannot be read; trying again", zap.Error(err))
+		c.reconcile.at = time.Now().Add(repairMost)
 		return
 	}
 	adopted := c.adopt(held)
 	for _, b := range adopted {
-		if err := c.enforce(b); err != nil {
-			c.log.Warn("cannot extend a block of the kernel", zap.String("src", display(b.Source)), zap.Error(err))
-		}
+		c.insist(b)
 		c.stats.Blocked++
 		c.stats.Unproven++
 		c.store.Save(b, nil)

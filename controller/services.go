@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -67,13 +68,17 @@ func (c *Controller) Serve(ctx context.Context, serving []nft.Service) error {
 			return
 		}
 		c.store.SaveServed(c.served.records())
-		answer(c.kernel.Serve(known))
+		err := c.kernel.Serve(known)
+		if err != nil {
+			c.harm("it may not know of a service", err)
+		}
+		answer(err)
 	})
 }
 
 // recall gathers where services were seen: on record, by the kernel, and now.
 // The decoy listener is none.
-func (c *Controller) recall() {
+func (c *Controller) recall() error {
 	now := time.Now()
 	stored, err := c.store.Served()
 	if err != nil {
@@ -83,14 +88,15 @@ func (c *Controller) recall() {
 		c.served.add(service{protocolOf(s.Protocol), s.Port}, s.Until)
 	}
 	held, err := c.kernel.Served()
-	if err != nil {
-		c.log.Warn("cannot read from the kernel where services are", zap.Error(err))
+	if err != nil { // a service that only the kernel knows of would become a tripwire
+		return fmt.Errorf("read services from the kernel: %w", err)
 	}
 	for _, s := range append(held, c.host.Serving...) {
 		c.served.add(service{listener.Protocol(s.Protocol), s.Port}, now.Add(s.Timeout))
 	}
 	maps.DeleteFunc(c.served, func(s service, until time.Time) bool { return !until.After(now) || !c.tripwire(s) })
 	c.store.SaveServed(c.served.records())
+	return nil
 }
 
 // tripwire tells whether a port would be one if nobody served it. Of others

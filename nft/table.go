@@ -13,7 +13,8 @@ import (
 
 // A Table is nftsentry's table in the kernel of one network namespace. It
 // outlives the program: Close leaves it in force, Delete takes it away. A
-// Table must not be used by two goroutines at once.
+// Table must not be used by two goroutines at once, nor two Tables of one
+// process: the library numbers sets in a variable of its own.
 type Table struct {
 	netns  int
 	cfg    Config
