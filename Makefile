@@ -8,7 +8,7 @@ GO          ?= go
 FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run test deps lint unit bench fuzz clean help
+.PHONY: build run test deps lint unit soak bench fuzz clean help
 
 build: bin/nftsentry
 
@@ -34,6 +34,12 @@ lint: go
 unit: go
 	$(GO) test -race -timeout 10m ./...
 
+# soak does at full size, and without the race detector, what the tests of
+# resilience do in CI: a thousand kills, full sets, a hundred flushes. It takes
+# some twenty minutes, and wants the machine for itself.
+soak: deps
+	NFTSENTRY_SOAK=1 $(GO) test -count=1 -v -timeout 2h -run '^TestResilience' ./integration
+
 # bench prints tables: how fast a block is, what a scan learns, what a flood does,
 # what the table costs honest traffic, and the daemon at rest.
 bench: deps
@@ -56,6 +62,7 @@ help:
 	@echo "make build   bin/nftsentry, without cgo"
 	@echo "make bench   speed, cost and load, as tables"
 	@echo "make fuzz    each fuzz target for a minute"
+	@echo "make soak    kills, floods, full disks and full sets at full size: 20 minutes"
 	@echo "make lint    gofmt, go vet, staticcheck, shellcheck"
 
 .PHONY: go

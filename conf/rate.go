@@ -26,7 +26,7 @@ var rateUnits = units[1:]
 
 var (
 	errNoRate   = errors.New(`not a rate such as "120/m": a whole number, a slash and a unit`)
-	errZeroRate = errors.New(`must be 1 or more: to have no blocks for touched ports, set respond = "log", or a high trigger.ports`)
+	errZeroRate = errors.New(`must be 1 or more: to have hardly any blocks for touched ports, set a high trigger.ports`)
 )
 
 // String writes a rate as the configuration has it, such as "120/m".

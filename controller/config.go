@@ -45,8 +45,10 @@ type Host struct {
 	// OnLink6 are the IPv6 prefixes of its own links: neighbours are blocked
 	// one by one, since whole prefixes would hold each other.
 	OnLink6 []netip.Prefix
-	// Serving are the ports where it serves others at the start.
+	// Serving are the ports where it serves others at the start. Find finds
+	// them anew; it may be nil.
 	Serving []nft.Service
+	Find    func() ([]nft.Service, error)
 }
 
 // Kernel is the table in the kernel. *nft.Table is one.

@@ -82,7 +82,7 @@ func New(cfg Config, panicked bool, host Host, kernel Kernel, store Store, log *
 		calls:  make(chan call, 64),
 		blocks: newBlocks(), touches: newTouches(cfg.Window),
 		reconcile: pace{after: reconcileAfter, every: reconcileEvery},
-		suspects:  newSuspects(cfg.Table), would: make(sentences), doubts: newDoubts(log), served: make(services),
+		suspects:  newSuspects(cfg.Table), would: make(sentences), doubts: newDoubts(log, cfg.Table.Budget), served: make(services),
 	}
 	c.setHost(host)
 	return c
@@ -215,6 +215,7 @@ func (c *Controller) enforce(b state.Block) error {
 // makeAgain loads a table that somebody has deleted, with all blocks.
 func (c *Controller) makeAgain(why error) error {
 	c.log.Warn("our table is gone from the kernel; making it again", zap.Error(why))
+	c.rediscover()
 	return c.load()
 }
 

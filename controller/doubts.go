@@ -7,17 +7,28 @@ import (
 	"go.uber.org/zap"
 
 	"nftsentry/listener"
+	"nftsentry/nft"
 )
 
 // calm is how long unproven evidence must not have been refused for before it
-// is trusted again. The kernel tells of refusals once a second.
+// is trusted again. The kernel tells of refusals once a second. A budget that
+// is spent stays so until there is another block in it.
 const calm = 10 * time.Second
 
 // doubts are the reasons why unproven evidence is not trusted at the moment.
 // Each is logged when it comes up and when it is over.
 type doubts struct {
-	log  *zap.Logger
-	open map[listener.Verdict]doubt
+	log    *zap.Logger
+	refill time.Duration // of the budget, until there is one more block in it
+	open   map[listener.Verdict]doubt
+}
+
+// calmOf is how long a doubt lasts after its last sign.
+func (d *doubts) calmOf(v listener.Verdict) time.Duration {
+	if v == listener.Overspent {
+		return max(calm, d.refill)
+	}
+	return calm
 }
 
 // A doubt lasts from its first sign until calm after its last one.
@@ -29,8 +40,8 @@ var reasons = map[listener.Verdict]string{
 	listener.Overspent: "trigger.budget is spent",
 }
 
-func newDoubts(log *zap.Logger) doubts {
-	return doubts{log: log, open: make(map[listener.Verdict]doubt)}
+func newDoubts(log *zap.Logger, budget nft.Rate) doubts {
+	return doubts{log: log, refill: budget.Per / time.Duration(max(1, budget.Count)), open: make(map[listener.Verdict]doubt)}
 }
 
 // add takes note of a sign of doubt.
@@ -46,8 +57,8 @@ func (d *doubts) add(v listener.Verdict, at time.Time) {
 
 // next is when the next doubt may be over.
 func (d *doubts) next() (at time.Time, ok bool) {
-	for _, one := range d.open {
-		if over := one.last.Add(calm); !ok || over.Before(at) {
+	for v, one := range d.open {
+		if over := one.last.Add(d.calmOf(v)); !ok || over.Before(at) {
 			at, ok = over, true
 		}
 	}
@@ -57,9 +68,9 @@ func (d *doubts) next() (at time.Time, ok bool) {
 // settle ends the doubts of which there has been no sign for a while.
 func (d *doubts) settle(now time.Time) {
 	for v, one := range d.open {
-		if now.Sub(one.last) >= calm {
+		if now.Sub(one.last) >= d.calmOf(v) {
 			delete(d.open, v)
-			d.log.Info("unproven evidence is trusted again", zap.String("reason", reasons[v]), zap.Stringer("after", one.last.Sub(one.first).Round(time.Second)))
+			d.log.Info("unproven evidence is trusted again", zap.String("reason", reasons[v]), zap.Duration("after", now.Sub(one.first).Round(time.Second)))
 		}
 	}
 }

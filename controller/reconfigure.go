@@ -38,6 +38,7 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 		}
 		c.touches.window = cfg.Window
 		c.suspects.configure(cfg.Table)
+		c.doubts.refill = newDoubts(c.log, cfg.Table.Budget).refill
 		c.endIgnored()
 		answer(nil)
 	})
@@ -63,6 +64,7 @@ func (c *Controller) setPanicked(ctx context.Context, on bool) (blocks int, err 
 	var n int
 	err = c.call(ctx, func(answer func(error)) {
 		was := c.panicked
+		c.rediscover()
 		c.panicked = on
 		if err := c.load(); err != nil {
 			c.panicked = was

@@ -37,15 +37,21 @@ func (r *repair) ask(now time.Time) {
 	if !r.at.IsZero() {
 		return
 	}
-	for len(r.recent) > 0 && now.Sub(r.recent[0]) > calmAfter {
-		r.recent = r.recent[1:]
-	}
 	r.at = now
-	if n := len(r.recent); n >= patienceFor {
-		r.at = r.recent[n-1].Add(repairEvery)
+	if r.spent(now) {
+		r.at = r.recent[len(r.recent)-1].Add(repairEvery)
 	} else {
 		r.warned = false
 	}
+}
+
+// spent tells whether there were so many repairs of late that the next one has
+// to wait.
+func (r *repair) spent(now time.Time) bool {
+	for len(r.recent) > 0 && now.Sub(r.recent[0]) > calmAfter {
+		r.recent = r.recent[1:]
+	}
+	return len(r.recent) >= patienceFor
 }
 
 // next is when it is due.
@@ -82,7 +88,7 @@ func (c *Controller) harm(what string, why error) {
 }
 
 // changed is for what somebody else has done to the table. Whoever takes our
-// blocks or rules away has them back at once.
+// blocks or rules away has them back at once, if not again and again.
 func (c *Controller) changed(ch nft.Change) {
 	by := fmt.Sprintf("%q (process %d) has changed it", ch.Process, ch.PID)
 	if ch.Process == "" {
@@ -92,18 +98,23 @@ func (c *Controller) changed(ch nft.Change) {
 		c.harm(by, nil)
 		return
 	}
-	if ch.Shape {
+	if ch.Shape && c.repair.at.IsZero() { // else it is made again anyway
 		if intact, err := c.kernel.Intact(); !intact || err != nil {
 			blocks := c.repair.blocks // as it was: this harm is to the rules alone
 			c.harm(by, err)
 			c.repair.blocks = blocks
 		}
 	}
+	if len(ch.Hosts)+len(ch.Nets) > 0 && c.repair.spent(time.Now()) {
+		c.harm(by, nil)
+		return
+	}
 	if len(ch.Nets) > 0 {
 		if err := c.kernel.RestoreNets(); err != nil {
 			c.harm(by, err)
 			return
 		}
+		c.repair.recent = append(c.repair.recent, time.Now())
 	}
 	c.restoreHosts(ch.Hosts, by)
 }
@@ -114,6 +125,7 @@ func (c *Controller) restoreHosts(keys []netip.Addr, by string) {
 	if len(keys) == 0 || c.panicked {
 		return
 	}
+	restored := 0
 	for _, key := range keys {
 		b, ours := c.blocks.get(c.kernel.HostPrefix(key))
 		if !ours {
@@ -123,8 +135,13 @@ func (c *Controller) restoreHosts(keys []netip.Addr, by string) {
 		if !c.insist(b) {
 			return // all are made again
 		}
+		restored++
 	}
-	c.log.Warn("put back what somebody has taken out of our table", zap.String("by", by), zap.Int("elements", len(keys)))
+	if restored == 0 {
+		return
+	}
+	c.repair.recent = append(c.repair.recent, time.Now())
+	c.log.Warn("put back what somebody has taken out of our table", zap.String("by", by), zap.Int("elements", restored))
 }
 
 // mend makes the table again, or its rules alone if that will do.
@@ -160,6 +177,7 @@ func (c *Controller) mendAll() error {
 		}
 		c.spare(c.trim())
 	}
+	c.rediscover()
 	return c.load()
 }
 

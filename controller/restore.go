@@ -16,8 +16,8 @@ import (
 	"nftsentry/state"
 )
 
-// agreement is how far the time left in the kernel and in the store may
-// differ: elements last whole seconds.
+// agreement is how much more time may be left in the kernel than in the store,
+// or be wrong on record: elements last whole seconds.
 const agreement = 2 * time.Second
 
 // Restore makes the table in the kernel, with all blocks that are in the
@@ -55,18 +55,23 @@ func (c *Controller) Restore() error {
 }
 
 // remember takes over the stored blocks that last, and returns those that are
-// over or ignored by now, and those whose record is wrong. A clock that was set meanwhile has changed the time
-// left in the store, but not in the kernel: that has the word on hosts. Of
-// prefixes it holds pieces, which may look like another prefix.
+// over or ignored by now, and those whose record is wrong. A clock that was set
+// meanwhile has changed the time left in the store, but not in the kernel: that
+// has the word. Of prefixes it holds disjoint pieces, which may be those of a
+// wider one.
 func (c *Controller) remember(stored []state.Block, held []nft.Element) (over, corrected []state.Block) {
 	inKernel := make(map[netip.Prefix]time.Duration, len(held))
 	for _, e := range held {
 		inKernel[e.Prefix] = e.Timeout
 	}
-	now := time.Now()
+	now, wide := time.Now(), c.wide(stored)
 	for _, b := range stored {
-		left := min(b.Until.Sub(now), b.Until.Sub(b.Since)) // more is a clock that was set back
-		if kernel := inKernel[b.Source]; kernel > 0 && c.isHost(b.Source) && (left-kernel).Abs() > agreement {
+		left := b.Until.Sub(now)
+		if lasts := b.Until.Sub(b.Since); lasts > 0 { // else it began before a clock was set back, and was corrected since
+			left = min(left, lasts) // more is a clock that was set back
+		}
+		own := c.isHost(b.Source) || !wide.contain(b.Source)
+		if kernel := inKernel[b.Source]; kernel > 0 && own && (kernel < left || kernel-left > agreement) {
 			left = kernel
 		}
 		if _, _, ignored := c.ignored.covers(b.Source); left <= 0 || ignored {
@@ -81,6 +86,30 @@ func (c *Controller) remember(stored []state.Block, held []nft.Element) (over, c
 		}
 	}
 	return over, corrected
+}
+
+// prefixes is a set of them.
+type prefixes map[netip.Prefix]bool
+
+// wide are the sources that are no hosts.
+func (c *Controller) wide(stored []state.Block) prefixes {
+	all := make(prefixes)
+	for _, b := range stored {
+		if !c.isHost(b.Source) {
+			all[b.Source] = true
+		}
+	}
+	return all
+}
+
+// contain tells whether a wider prefix is around p.
+func (ps prefixes) contain(p netip.Prefix) bool {
+	for bits := p.Bits() - 1; bits >= 0; bits-- {
+		if ps[netip.PrefixFrom(p.Addr(), bits).Masked()] {
+			return true
+		}
+	}
+	return false
 }
 
 // agree is for a store that has other blocks on record than ours, because it
@@ -148,7 +177,8 @@ func (c *Controller) adoption(e nft.Element, now time.Time) state.Block {
 	if e.Timeout == 0 { // for ever
 		b.Until = now.Add(MaxTimeout)
 	}
-	if longer := b.Since.Add(c.cfg.timeoutFor(unproven, b.Strikes)); b.Until.Before(longer) {
+	longer := b.Since.Add(c.cfg.timeoutFor(unproven, b.Strikes))
+	if b.Comment == "" && b.Until.Before(longer) { // what has a comment was added by hand, for as long as it was to be
 		b.Until = longer
 	}
 	if b.Comment == "" {
@@ -176,7 +206,9 @@ func (c *Controller) adoptMissed() {
 		c.stats.Unproven++
 		c.store.Save(b, nil)
 	}
-	c.log.Warn("looked up what the kernel has blocked and we had not heard of", zap.Int("blocks", len(adopted)))
+	if len(adopted) > 0 {
+		c.log.Warn("looked up what the kernel has blocked and we had not heard of", zap.Int("blocks", len(adopted)))
+	}
 }
 
 // unknown tells whether an element is not ours, and is worth adopting. Pieces

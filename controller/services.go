@@ -2,6 +2,7 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -47,6 +48,25 @@ func (c *Controller) learn() {
 	if !maps.EqualFunc(known, c.served, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Hour }) {
 		c.served = known
 		c.store.SaveServed(known.records())
+	}
+}
+
+// rediscover gathers what the kernel has learnt since the last time, and where
+// sockets are now, before the table is emptied or made again.
+func (c *Controller) rediscover() {
+	found, err := c.kernel.Served()
+	if c.host.Find != nil {
+		sockets, missing := c.host.Find()
+		found, err = append(found, sockets...), errors.Join(err, missing)
+	}
+	if err != nil {
+		c.log.Warn("cannot find all services of this host", zap.Error(err))
+	}
+	now := time.Now()
+	for _, s := range found {
+		if one := (service{listener.Protocol(s.Protocol), s.Port}); c.tripwire(one) {
+			c.served.add(one, now.Add(s.Timeout))
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ var damages = map[string]string{
 	"delete elements":   "delete element inet nftsentry blocked4 { 10.8.0.2 }; delete element inet nftsentry blocked6 { 2001:db8:8:: }",
 	"change policy":     "chain inet nftsentry lure { policy drop; }",
 	"foreign rule":      "insert rule inet nftsentry shield accept",
+	"put to sleep":      "add table inet nftsentry { flags dormant; }",
 	"delete decoys":     "flush set inet nftsentry decoy_tcp",
 	"shorten a timeout": "delete element inet nftsentry blocked4 { 10.8.0.2 }; add element inet nftsentry blocked4 { 10.8.0.2 timeout 1s }",
 	"ignore everybody":  "add element inet nftsentry ignored4 { 0.0.0.0/0 }; add element inet nftsentry ignored6 { ::/0 }",

@@ -61,8 +61,11 @@ func TestReloadBroken(t *testing.T) {
 	d.configure("tcp.banner = \"two\"\ntcp.decoy = 7\nblock.timeout = \"soon\"")
 	r := d.exec("reload", "--socket", d.dir+"/sock")
 	want := regexp.MustCompile(`^nftsentry: \S+nftsentry\.toml:2:13: tcp\.decoy = 7: .*\nnftsentry: \S+nftsentry\.toml:3:17: block\.timeout = "soon": .*\n$`)
-	if r.code != 1 || !want.MatchString(r.stderr) || r.stdout != "" {
+	if r.code != 2 || !want.MatchString(r.stderr) || r.stdout != "" {
 		t.Errorf("reload of a broken file: %+v", r)
+	}
+	if r := d.command("reload"); r.code != 2 || !want.MatchString(r.stderr) {
+		t.Errorf("reload of a broken file that has the socket: %+v", r)
 	}
 	if got := d.host.Output(t, netns.Tool(t, "nft"), "-s", "list", "table", "inet", "nftsentry"); got != table {
 		t.Errorf("the table after it:\n%s\nwant\n%s", got, table)
@@ -71,7 +74,7 @@ func TestReloadBroken(t *testing.T) {
 	if err := os.Remove(d.conf); err != nil {
 		t.Fatal(err)
 	}
-	if r := d.exec("reload", "--socket", d.dir+"/sock"); r.code != 1 || !strings.Contains(r.stderr, "nftsentry.toml") {
+	if r := d.exec("reload", "--socket", d.dir+"/sock"); r.code != 2 || !strings.Contains(r.stderr, "nftsentry.toml") {
 		t.Errorf("reload without a file: %+v", r)
 	}
 }
@@ -179,6 +182,9 @@ func TestPanic(t *testing.T) {
 			if s := d.status(); s.Mode != "panic" {
 				t.Errorf("mode %q, want panic", s.Mode)
 			}
+			if r := d.command("list"); r.code != 0 || r.stderr != "nftsentry: mode is panic: none of these blocks is in force\n" {
+				t.Errorf("list in panic: %+v", r)
+			}
 			if r := d.command("block", "198.51.100.7"); r.code != 1 || !strings.Contains(r.stderr, "nftsentry resume") {
 				t.Errorf("block in panic: %+v", r)
 			}
@@ -199,6 +205,78 @@ func TestPanic(t *testing.T) {
 			expectSilence(t, w.client, "", server4, 80)
 			if got := d.list(); len(got) != 1 || got[0] != want[0] {
 				t.Errorf("listed after resume: %+v, want %+v", got, want)
+			}
+		})
+	}
+}
+
+// TestPanicWithoutFile shows that panic works with a configuration that has
+// mistakes, and with a state folder that cannot be written.
+func TestPanicWithoutFile(t *testing.T) {
+	w := newWorld(t)
+	serve(t, w.server, ":80", "welcome")
+	d := guard(t, w.server, "")
+	d.must("block", client4)
+	if err := os.WriteFile(d.conf, []byte("nonsense"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := d.command("panic", "--socket", d.dir+"/sock"); r.code != 0 || !strings.Contains(r.stderr, "has mistakes") {
+		t.Errorf("panic with a broken file: %+v", r)
+	}
+	expectRead(t, w.client, "", server4, 80, "welcome")
+	if r := d.command("resume", "--socket", d.dir+"/sock"); r.code != 0 {
+		t.Errorf("resume with a broken file: %+v", r)
+	}
+	expectSilence(t, w.client, "", server4, 80)
+	d.end(unix.SIGKILL)
+
+	d.configure("")
+	if err := os.Rename(d.state(""), d.dir+"/away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(d.state(""), nil, 0o600); err != nil { // no folder can be made here
+		t.Fatal(err)
+	}
+	if r := d.command("panic"); r.code != 1 || !strings.Contains(r.stderr, "a restart will not know of it") {
+		t.Errorf("panic without a state folder: %+v", r)
+	}
+	expectRead(t, w.client, "", server4, 80, "welcome")
+}
+
+// TestServicesOutlivePanic shows that what was just learnt of a service is not
+// lost when the table is emptied, or deleted by somebody.
+func TestServicesOutlivePanic(t *testing.T) {
+	for name, upset := range map[string]func(d *daemon){
+		"panic": func(d *daemon) { d.must("panic"); d.must("resume") },
+		"flush ruleset": func(d *daemon) {
+			d.host.Output(t, netns.Tool(t, "nft"), "flush ruleset")
+			d.must("block", "203.0.113.7")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			d := guard(t, w.server, "")
+			l, err := w.server.Listen("tcp", ":1524")
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := w.client.Dial(t.Context(), "tcp", server4+":1524", "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Close()
+			upset(d)
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := touch(w.client, "", server4, 1524); err == nil || !strings.Contains(err.Error(), "refused") {
+				t.Errorf("a port whose service has just stopped: %v, want it refused", err)
+			}
+			time.Sleep(200 * time.Millisecond)
+			for _, b := range d.list() {
+				if b.Origin != "operator" {
+					t.Errorf("a client of the service is blocked: %+v", b)
+				}
 			}
 		})
 	}

@@ -4,12 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
+
+// ErrDormant means that the table is there, and that the kernel passes over it.
+var ErrDormant = errors.New("the table is dormant")
 
 // A Table is nftsentry's table in the kernel of one network namespace. It
 // outlives the program: Close leaves it in force, Delete takes it away. A
@@ -127,8 +131,12 @@ func (t *Table) Load(cfg Config, blocks []Element, served []Service) error {
 }
 
 func (t *Table) load(blocks []Element, served []Service) error {
+	asleep, err := t.dormant()
+	if err != nil {
+		return err
+	}
 	began, hosts := time.Now(), t.sort(blocks)
-	err := t.replace(hosts, served, false)
+	err = t.replace(hosts, served, asleep) // to wake it up and change it at once is more than the kernel allows
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
 		// A table of another version has sets of the same name and other shape.
 		err = t.replace(hosts, served, true)
@@ -198,12 +206,34 @@ func (b *builder) removeChains(names []string) {
 
 // Reshape makes all of the table again that Intact looks at, and leaves its
 // blocks, and what it has learnt, as they are. The error is unix.ENOENT if
-// somebody has deleted the table or one of its sets.
+// somebody has deleted the table or one of its sets, ErrDormant if somebody
+// has put it to sleep: Load wakes it up.
 func (t *Table) Reshape() error {
+	asleep, err := t.dormant()
+	if err != nil {
+		return err
+	}
+	if asleep {
+		return ErrDormant
+	}
 	if err := t.transform((*builder).reshape); err != nil {
 		return fmt.Errorf("make the table's rules again: %w", err)
 	}
 	return nil
+}
+
+// dormant tells whether somebody has put the table to sleep.
+func (t *Table) dormant() (bool, error) {
+	conn, err := t.connection()
+	if err != nil {
+		return false, err
+	}
+	tables, err := conn.ListTablesOfFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list tables: %w", err)
+	}
+	// No other flag can be set on a table of ours, and the library gives them in the wrong byte order.
+	return slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == TableName && t.Flags != 0 }), nil
 }
 
 // Unlure takes the chain away that leads decoy ports to the listener, as

@@ -156,6 +156,7 @@ func (g *guard) openController(cfg conf.Config) error {
 		g.log.Warn("cannot read all of what belongs to this host", zap.Error(err))
 	}
 	h := hostOf(g.facts)
+	h.Find = g.serving
 	if h.Serving, err = g.serving(); err != nil {
 		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
 	}
@@ -218,6 +219,9 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	err := g.runTasks(ctx, hup)
 	g.notify(daemon.SdNotifyStopping)
 	blocks := "stay in force"
+	if panicked(g.cfg.Load().State.Dir) {
+		blocks = "are suspended until \"nftsentry resume\""
+	}
 	if gone := g.table.Unlure(); errors.Is(gone, unix.ENOENT) {
 		blocks = "are on record only: our table was deleted from the kernel"
 	} else {
@@ -294,6 +298,9 @@ func (g *guard) announce() {
 	cfg, file := g.cfg.Load(), *g.file.Load()
 	if file == "" {
 		file = "built-in defaults"
+	}
+	if panicked(cfg.State.Dir) {
+		g.log.Warn("panic: nothing is noticed or blocked until \"nftsentry resume\"")
 	}
 	g.log.Info("start",
 		zap.String("version", version), zap.String("config", file), zap.String("mode", string(cfg.Mode)),

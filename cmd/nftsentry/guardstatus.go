@@ -31,6 +31,7 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
 		Mended:   stats.Mended,
 		Problems: []string{},
+		Logged:   onlyLogged(*cfg),
 	}
 	counters, unreadable, err := g.counters(ctx)
 	if err != nil {
@@ -42,10 +43,24 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 	if stats.Damage != nil {
 		s.Problems = append(s.Problems, fmt.Sprintf("our table cannot be made again: %v: trying on", stats.Damage))
 	}
+	if stats.Panicked {
+		s.Problems = append(s.Problems, "nothing is noticed or blocked until \"nftsentry resume\"")
+	}
 	for _, reason := range stats.Doubts {
 		s.Problems = append(s.Problems, "unproven evidence makes no blocks for now: "+reason)
 	}
 	return s, nil
+}
+
+func onlyLogged(cfg conf.Config) []string {
+	out := []string{}
+	if cfg.TCP.Respond == conf.RespondLog {
+		out = append(out, "tcp")
+	}
+	if cfg.UDP.Respond == conf.RespondLog {
+		out = append(out, "udp")
+	}
+	return out
 }
 
 // mode is the configured one, or "panic" while that suspends it.

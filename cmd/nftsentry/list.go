@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -19,8 +19,8 @@ func newList(o *options) *cobra.Command {
 		Long: `List shows the blocks in force, the oldest first.
 
 On a terminal it is a table; in a pipe each block is a line of source, end,
-comment, evidence, origin and strikes with tabs between. In observe mode none
-of them is in force, which a message says.`,
+comment, evidence, origin and strikes with tabs between. In observe mode, and
+between panic and resume, none of them is in force, which a message says.`,
 		Example: `  nftsentry list
   nftsentry list --json | jq -r '.[] | select(.strikes > 0) | .source'`,
 		Args: arguments(0, 0, "no arguments"),
@@ -37,7 +37,7 @@ of them is in force, which a message says.`,
 				return o.out.json(all)
 			}
 			if len(all) > 0 {
-				if err := o.warnObserving(cmd.Context(), client); err != nil {
+				if err := o.warnSuspended(cmd.Context(), client); err != nil {
 					return err
 				}
 			}
@@ -47,12 +47,11 @@ of them is in force, which a message says.`,
 	return o.prints(o.asks(cmd))
 }
 
-// warnObserving says so if blocks are on record only, from before the mode
-// was observe.
-func (o *options) warnObserving(ctx context.Context, client *api.Client) error {
+// warnSuspended says so if blocks are on record only.
+func (o *options) warnSuspended(ctx context.Context, client *api.Client) error {
 	s, err := client.Status(ctx)
-	if err == nil && s.Mode == string(conf.Observe) {
-		o.out.message(errors.New("mode is observe: none of these blocks is in force"))
+	if err == nil && s.Mode != string(conf.Enforce) {
+		o.out.message(fmt.Errorf("mode is %s: none of these blocks is in force", s.Mode))
 	}
 	return err
 }

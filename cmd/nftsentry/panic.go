@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,7 +45,7 @@ func setPanicked(dir string, on bool) error {
 }
 
 func newPanic(o *options) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "panic",
 		Short: "Take all blocks and sensors out of the kernel at once, until resume",
 		Long: `Panic takes everything out of the kernel that drops or notices anything, and
@@ -57,24 +58,26 @@ It works with and without a running daemon.`,
 		Args:    arguments(0, 0, "no arguments"),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.switchPanic(cmd.Context(), true) },
 	}
+	return o.asks(cmd)
 }
 
 func newResume(o *options) *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:     "resume",
 		Short:   "End a panic: blocks and sensors are in force again",
 		Example: "  nftsentry resume",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE:    func(cmd *cobra.Command, _ []string) error { return o.switchPanic(cmd.Context(), false) },
 	}
+	return o.asks(cmd)
 }
 
 func (o *options) switchPanic(ctx context.Context, on bool) error {
-	cfg, _, err := o.load()
+	cfg, err := o.loadOrDefault()
 	if err != nil {
 		return err
 	}
-	client := api.NewClient(cfg.Control.Socket)
+	client := api.NewClient(cmp.Or(o.socket, cfg.Control.Socket))
 	do, text := client.Resume, "resumed: %s in force"
 	if on {
 		do, text = client.Panic, "panic: %s suspended, and nothing is noticed, until \"nftsentry resume\""
@@ -90,7 +93,20 @@ func (o *options) switchPanic(ctx context.Context, on bool) error {
 	return err
 }
 
-// switchPanicAlone does without a daemon what can be done.
+// loadOrDefault takes the defaults for a file that has mistakes: what switches
+// the guard off must work then, too.
+func (o *options) loadOrDefault() (conf.Config, error) {
+	cfg, file, err := o.load()
+	var wrong conf.Errors
+	if errors.As(err, &wrong) {
+		o.out.message(fmt.Errorf("%s has mistakes (see \"nftsentry check\"): going on with the default control.socket and state.dir", file))
+		return conf.Default(), nil
+	}
+	return cfg, err
+}
+
+// switchPanicAlone does without a daemon what can be done, first of all in the
+// kernel.
 func (o *options) switchPanicAlone(cfg conf.Config, on bool) error {
 	if err := checkRights(); err != nil {
 		return err
@@ -100,9 +116,12 @@ func (o *options) switchPanicAlone(cfg conf.Config, on bool) error {
 		return err
 	}
 	text := "resumed: the next \"nftsentry run\" puts the blocks in force again"
-	if err = setPanicked(cfg.State.Dir, on); err == nil && on {
+	if on {
 		text = "panic: the table is gone, and stays so over restarts until \"nftsentry resume\""
 		err = deleteTable(cfg)
+	}
+	if marked := setPanicked(cfg.State.Dir, on); marked != nil {
+		err = errors.Join(err, fmt.Errorf("a restart will not know of it: %w", marked))
 	}
 	if err := errors.Join(err, lock.Close()); err != nil {
 		return err

@@ -28,13 +28,17 @@ What cannot change while the daemon runs is named, and waits for a restart.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, err := o.client()
 			var wrong conf.Errors
-			if errors.As(err, &wrong) { // where the socket is cannot be read there; the daemon tells the mistakes
+			broken := errors.As(err, &wrong)
+			if broken { // the daemon tells the mistakes; where it is the file does not
 				client, err = api.NewClient(conf.Default().Control.Socket), nil
 			}
 			if err != nil {
 				return err
 			}
 			r, err := client.Reload(cmd.Context())
+			if broken && errors.Is(err, api.ErrNoDaemon) {
+				return wrong
+			}
 			if err != nil {
 				return eachLine(err)
 			}
@@ -48,11 +52,15 @@ What cannot change while the daemon runs is named, and waits for a restart.`,
 	return o.asks(cmd)
 }
 
-// eachLine makes an error of each line of one.
+// eachLine makes an error of each line of one, as wrong a usage as it was.
 func eachLine(err error) error {
 	var all []error
 	for line := range strings.Lines(err.Error()) {
 		all = append(all, errors.New(strings.TrimSpace(line)))
+	}
+	var wrong *api.RequestError
+	if errors.As(err, &wrong) {
+		return &usageError{errors.Join(all...)}
 	}
 	return errors.Join(all...)
 }
@@ -72,7 +80,7 @@ func (g *guard) Reload(ctx context.Context) (api.Reloaded, error) {
 	cfg, file, err := g.load()
 	if err != nil {
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
-		return api.Reloaded{}, err
+		return api.Reloaded{}, &api.RequestError{Err: err}
 	}
 	restart := keep(&cfg, *g.cfg.Load(), g.decoy.Port())
 	table := tableConfig(cfg, g.decoy.Port(), g.log)

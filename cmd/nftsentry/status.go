@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -47,9 +48,13 @@ func (o *output) status(s api.Status) error {
 	if s.Mode == string(conf.Observe) {
 		blocked = fmt.Sprintf("nobody: mode is observe; %d would have been", s.Blocks.Would)
 	}
+	mode := s.Mode
+	if len(s.Logged) > 0 && s.Mode == string(conf.Enforce) {
+		mode += fmt.Sprintf("; %s is only logged, and %d would have been blocked", strings.Join(s.Logged, " and "), s.Blocks.Would)
+	}
 	rows := [][2]string{
 		{"nftsentry", fmt.Sprintf("%s, process %d, up %s", s.Version, s.PID, conf.FormatDuration(time.Since(s.Started)))},
-		{"mode", s.Mode},
+		{"mode", mode},
 		{"configuration", config},
 		{"decoys", fmt.Sprintf("%s, led to port %d; %s noticed", plural(s.Decoys.Ports, "port"), s.Decoys.Listener, plural(int(s.Decoys.Connections), "connection"))},
 		{"watched", watched(s.Watched)},

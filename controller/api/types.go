@@ -163,6 +163,7 @@ type Status struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"` // RFC 3339, UTC, whole seconds
 	Mode    string    `json:"mode"`    // "enforce", "observe", or "panic" until resume
+	Logged  []string  `json:"logged"`  // protocols whose evidence is only logged, by respond = "log"
 	Config  string    `json:"config"`  // the file; "" for the built-in defaults
 	Decoys  Decoys    `json:"decoys"`
 	Watched Watched   `json:"watched"`
@@ -189,7 +190,7 @@ type Decoys struct {
 type Watched struct {
 	TCP         int    `json:"tcp"`          // how many TCP ports, besides the decoys
 	UDP         int    `json:"udp"`          // how many UDP ports
-	Served      int    `json:"served"`       // ports that are no tripwire because a service was seen there
+	Served      int    `json:"served"`       // ports that are no tripwire because a service was seen there, as of a minute ago
 	Probes      uint64 `json:"probes"`       // noticed, each port of a source once in a window
 	Peers       uint64 `json:"peers"`        // of these, from peers, which do not count
 	Lost        uint64 `json:"lost"`         // messages of the kernel, not looked at for lack of time
