@@ -325,3 +325,26 @@ func BenchmarkIgnored(b *testing.B) {
 		l.find(a)
 	}
 }
+
+// TestPrefixesSideBySide shows that prefixes which the kernel holds as one are
+// not taken for another at the next start.
+func TestPrefixesSideBySide(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{t: t, kernel: newFakeKernel(), store: newFakeStore(), events: make(chan listener.Event), missed: make(chan struct{}), changes: make(chan nft.Change)}
+		one, other := netip.MustParsePrefix("198.51.100.0/25"), netip.MustParsePrefix("198.51.100.128/25")
+		r.start(testConfig(), func(r *rig) {
+			for _, source := range []netip.Prefix{one, other} {
+				if _, err := r.Block(r.ctx, source, time.Hour, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+		r.start(testConfig(), func(r *rig) {
+			held, _ := r.kernel.Blocked()
+			list, err := r.List(r.ctx)
+			if err != nil || len(list) != 2 || list[0].Source != one || list[1].Source != other {
+				t.Errorf("listed %+v, %v, want both prefixes; the kernel holds %v", list, err, held)
+			}
+		})
+	})
+}

@@ -36,7 +36,7 @@ type doubt struct{ first, last time.Time }
 
 // reasons say what is the matter, and what can be done.
 var reasons = map[listener.Verdict]string{
-	listener.Crowded:   "the kernel's sets of probes are full, as by a flood of forged sources",
+	listener.Crowded:   "a set of the kernel is full, as by a flood of forged sources",
 	listener.Overspent: "trigger.budget is spent",
 }
 

@@ -136,10 +136,12 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 			c.stats.Unproven++
 		}
 	}
-	c.store.Save(b, nil)
-	if done {
-		log.Info(verb, zap.Duration("took", time.Since(e.Time)))
-	}
+	took := time.Since(e.Time)
+	c.store.Save(b, func(err error) { // it is a block once it is in the kernel and in the store
+		if done {
+			log.Info(verb, zap.Duration("took", took), zap.Error(err))
+		}
+	})
 }
 
 // underway is how long an event may be on its way when its source is blocked.

@@ -152,9 +152,9 @@ func (c *Controller) isHost(source netip.Prefix) bool {
 // blocked on unproven evidence, when nobody listened.
 func (c *Controller) adopt(held []nft.Element) []state.Block {
 	var adopted []state.Block
-	now := time.Now()
+	now, nets := time.Now(), c.nets()
 	for _, e := range held {
-		if c.unknown(e) {
+		if c.unknown(e) && !joined(e, nets) {
 			adopted = append(adopted, c.adoption(e, now))
 		}
 	}
@@ -209,6 +209,24 @@ func (c *Controller) adoptMissed() {
 	if len(adopted) > 0 {
 		c.log.Warn("looked up what the kernel has blocked and we had not heard of", zap.Int("blocks", len(adopted)))
 	}
+}
+
+// nets are the blocks that go to the sets of prefixes.
+func (c *Controller) nets() (all []state.Block) {
+	for source, b := range c.blocks.bySource {
+		if !c.isHost(source) {
+			all = append(all, b)
+		}
+	}
+	return all
+}
+
+// joined tells whether an element is what prefixes of ours come to that lie
+// side by side and are alike: the kernel holds them as one.
+func joined(e nft.Element, nets []state.Block) bool {
+	return slices.ContainsFunc(nets, func(b state.Block) bool {
+		return b.Comment == e.Comment && e.Prefix.Bits() < b.Source.Bits() && e.Prefix.Contains(b.Source.Addr())
+	})
 }
 
 // unknown tells whether an element is not ours, and is worth adopting. Pieces

@@ -287,7 +287,7 @@ func underFullSet(t *testing.T, w *world, d *daemon, sender *packet.Sender, i in
 	knock(t, sender, honest, 7, 7, 7, 7, 7, 7)
 	knock(t, sender, scanner, watchedPorts...)
 	eventually(t, "the set is known to be full", 2*time.Second, func() bool { return strings.Contains(d.log.String(), notTrusted) })
-	if s := d.status(); len(s.Problems) != 1 || !strings.Contains(s.Problems[0], "sets of probes are full") || s.Watched.Crowded == 0 {
+	if s := d.status(); len(s.Problems) != 1 || !strings.Contains(s.Problems[0], "a set of the kernel is full") || s.Watched.Crowded == 0 {
 		t.Errorf("%s is full: %d probes not counted, problems %q, want one", set, s.Watched.Crowded, s.Problems)
 	}
 	expectProven(t, w, d, fmt.Sprintf("10.8.0.%d", 10+i))
