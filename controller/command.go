@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -32,17 +33,27 @@ const (
 )
 
 // A call is work for Run on behalf of somebody who waits. Whoever does it
-// calls answer once, then or later, with what became of it.
+// calls answer once, then or later, with what became of it. It is either taken
+// by Run or given up by who waits: nothing is done of which nobody hears.
 type call struct {
 	do     func(answer func(error))
 	answer func(error)
+	taken  *atomic.Bool
 }
 
-// call has Run do something and waits until it is answered, or ctx ends.
+// run does the work, unless it was given up.
+func (c call) run() {
+	if c.taken.CompareAndSwap(false, true) {
+		c.do(c.answer)
+	}
+}
+
+// call has Run do something and waits until it is answered, or until ctx ends
+// before Run has begun.
 func (c *Controller) call(ctx context.Context, do func(answer func(error))) error {
-	answered := make(chan error, 1)
+	answered, taken := make(chan error, 1), new(atomic.Bool)
 	select {
-	case c.calls <- call{do, func(err error) { answered <- err }}:
+	case c.calls <- call{do, func(err error) { answered <- err }, taken}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -50,7 +61,10 @@ func (c *Controller) call(ctx context.Context, do func(answer func(error))) erro
 	case err := <-answered:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		if taken.CompareAndSwap(false, true) {
+			return ctx.Err()
+		}
+		return <-answered
 	}
 }
 

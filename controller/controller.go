@@ -108,7 +108,7 @@ func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, miss
 		case e := <-events:
 			c.event(e)
 		case call := <-c.calls:
-			call.do(call.answer)
+			call.run()
 		case ch := <-changes:
 			c.changed(ch)
 		case <-c.store.Changed():

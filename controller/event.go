@@ -20,6 +20,7 @@ func (c *Controller) event(e listener.Event) {
 	}
 	if e.Verdict == listener.Crowded || e.Verdict == listener.Overspent {
 		c.doubts.add(e.Verdict, e.Time)
+		c.relieve(e.Source.Addr().Is4())
 		return
 	}
 	source := c.sourceOf(e.Source.Addr())
@@ -136,10 +137,16 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 			c.stats.Unproven++
 		}
 	}
+	if _, still := c.blocks.get(source); !still { // it had to make room
+		return
+	}
 	took := time.Since(e.Time)
 	c.store.Save(b, func(err error) { // it is a block once it is in the kernel and in the store
 		if done {
-			log.Info(verb, zap.Duration("took", took), zap.Error(err))
+			if err != nil {
+				log = log.With(zap.Bool("on_disk", false))
+			}
+			log.Info(verb, zap.Duration("took", took))
 		}
 	})
 }

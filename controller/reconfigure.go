@@ -20,6 +20,7 @@ var ErrPanicked = errors.New("all blocks are suspended: run \"nftsentry resume\"
 // none.
 func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.Service) error {
 	return c.call(ctx, func(answer func(error)) {
+		c.adoptUntold()
 		old, ignored := c.cfg, c.ignored
 		c.cfg = cfg
 		c.host.Serving = serving
@@ -64,6 +65,7 @@ func (c *Controller) setPanicked(ctx context.Context, on bool) (blocks int, err 
 	var n int
 	err = c.call(ctx, func(answer func(error)) {
 		was := c.panicked
+		c.adoptUntold()
 		c.rediscover()
 		c.panicked = on
 		if err := c.load(); err != nil {

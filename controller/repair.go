@@ -67,6 +67,7 @@ func (r *repair) done(now time.Time, err error) {
 		r.recent = append(r.recent, now)
 		return
 	}
+	r.blocks = true // nobody knows what is there by now
 	r.wait = min(max(2*r.wait, repairFirst), repairMost)
 	r.at = now.Add(r.wait)
 }
@@ -165,20 +166,29 @@ func (c *Controller) mend() {
 	}
 }
 
-// mendAll makes all of the table again. What the kernel has blocked and could
-// not tell yet is taken over first, if it still has it. What has a comment and
-// is not on our list is no block of the kernel's own: we have ended it, or it
-// was never to be.
+// mendAll makes all of the table again.
 func (c *Controller) mendAll() error {
-	if held, err := c.kernel.Blocked(); err == nil && !c.panicked {
-		held = slices.DeleteFunc(held, func(e nft.Element) bool { return e.Comment != "" })
-		for _, b := range c.adopt(held) {
-			c.store.Save(b, nil)
-		}
-		c.spare(c.trim())
-	}
+	c.adoptUntold()
 	c.rediscover()
 	return c.load()
+}
+
+// adoptUntold takes over what the kernel has blocked and could not tell yet,
+// before the table is filled anew. What has a comment and is not on our list is
+// no block of the kernel's own: we have ended it, or it was never to be.
+func (c *Controller) adoptUntold() {
+	if c.panicked {
+		return
+	}
+	held, err := c.kernel.Blocked()
+	if err != nil {
+		return // the event may yet come
+	}
+	held = slices.DeleteFunc(held, func(e nft.Element) bool { return e.Comment != "" })
+	for _, b := range c.adopt(held) {
+		c.store.Save(b, nil)
+	}
+	c.spare(c.trim())
 }
 
 // insist is enforce for what has to be: a block that the kernel has refused
@@ -186,6 +196,7 @@ func (c *Controller) mendAll() error {
 // kernel has taken it at once.
 func (c *Controller) insist(b state.Block) bool {
 	if c.repair.failed != nil { // it would only fail again
+		c.repair.blocks = true
 		c.blocks.put(b)
 		c.spare(c.trim())
 		return false

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nftsentry/listener"
 	"nftsentry/nft"
 	"nftsentry/state"
 )
@@ -73,6 +74,64 @@ func TestRoom(t *testing.T) {
 		r.touch("2001:db8:2::1", 23)
 		if s, _ := r.Stats(r.ctx); s.Evicted != 4 || s.Live != nft.MaxHosts+1 {
 			t.Errorf("stats %+v, want 4 evicted", s)
+		}
+	})
+}
+
+// TestNothingLostWhileRulesAreMended shows that a block that comes while the
+// rules alone are to be mended, and cannot be, is in the kernel in the end.
+func TestNothingLostWhileRulesAreMended(t *testing.T) {
+	drive(t, senseConfig(), func(r *rig) {
+		r.in(func() {
+			r.kernel.addChain()
+			r.kernel.faults = []fault{
+				{name: "Reshape", when: before, err: unix.ENOMEM, lasting: true}, {name: "Load", when: before, err: unix.ENOMEM, lasting: true},
+			}
+		})
+		r.changes <- nft.Change{Shape: true, Process: "nft"}
+		synctest.Wait()
+		r.touch("203.0.113.7", 23)
+		r.in(func() { r.kernel.faults = nil })
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		r.in(func() {
+			if held := r.kernel.held(); len(held) != 1 || len(r.blocks.bySource) != 1 {
+				t.Errorf("the kernel holds %v, %d are listed, want one", held, len(r.blocks.bySource))
+			}
+		})
+	})
+}
+
+// TestReloadKeepsUntold shows that a block of the kernel that nobody was told
+// of is not lost when the table is filled anew.
+func TestReloadKeepsUntold(t *testing.T) {
+	drive(t, senseConfig(), func(r *rig) {
+		r.in(func() { r.kernel.ends[netip.MustParsePrefix("203.0.113.9/32")] = time.Now().Add(10 * time.Minute) })
+		if err := r.Reconfigure(r.ctx, senseConfig(), nil); err != nil {
+			t.Fatal(err)
+		}
+		r.expect("after the reload", "203.0.113.9 10m0s "+unseen)
+	})
+}
+
+// TestRelieve shows that a set full of blocks makes room for those that the
+// kernel makes by itself.
+func TestRelieve(t *testing.T) {
+	drive(t, senseConfig(), func(r *rig) {
+		r.in(func() {
+			now := time.Now()
+			for i := range nft.MaxHosts {
+				source := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(1 + i>>16), byte(i >> 8), byte(i)}), 32)
+				r.blocks.put(state.Block{Source: source, Since: now, Until: now.Add(time.Hour + time.Duration(i)*time.Millisecond), Evidence: "proven"})
+			}
+		})
+		r.says(listener.Crowded, "203.0.113.7", 200)
+		if s, _ := r.Stats(r.ctx); s.Live != nft.MaxHosts-64 || s.Evicted != 64 {
+			t.Errorf("stats %+v, want room for 64", s)
+		}
+		r.says(listener.Crowded, "203.0.113.7", 200) // there is room
+		if s, _ := r.Stats(r.ctx); s.Evicted != 64 {
+			t.Errorf("stats %+v, want no more evicted", s)
 		}
 	})
 }

@@ -244,6 +244,12 @@ func (c *Controller) unknown(e nft.Element) bool {
 			return false
 		}
 	}
+	// A table that blocked by longer prefixes has elements that are read as shorter ones.
+	for bits := e.Prefix.Bits() + 1; bits < e.Prefix.Addr().BitLen(); bits++ {
+		if b, known := c.blocks.get(netip.PrefixFrom(e.Prefix.Addr(), bits)); known && b.Comment == e.Comment {
+			return false
+		}
+	}
 	return true
 }
 
@@ -261,6 +267,7 @@ func (c *Controller) setHost(h Host) {
 // to it now are unblocked.
 func (c *Controller) SetHost(ctx context.Context, h Host) error {
 	return c.call(ctx, func(answer func(error)) {
+		h.Find, h.Serving = c.host.Find, c.host.Serving
 		c.setHost(h)
 		err := c.kernel.SetHost(c.cfg.Table.Ignored, c.cfg.Table.OnLink6)
 		if errors.Is(err, unix.ENOENT) {

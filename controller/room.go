@@ -33,6 +33,26 @@ func (c *Controller) makeRoom(source netip.Prefix) {
 	c.end([]state.Block{victim}, "room")
 }
 
+// relieve makes room for what the kernel blocks by itself, when a set is full
+// of blocks.
+func (c *Controller) relieve(v4 bool) {
+	const room = 64
+	if c.blocks.count(v4) < nft.MaxHosts-room/2 {
+		return
+	}
+	hosts := c.hosts(v4)
+	if len(hosts) < nft.MaxHosts-room/2 {
+		return
+	}
+	slices.SortFunc(hosts, spared)
+	victims := hosts[:room]
+	for i := range victims {
+		victims[i].Until = time.Now()
+	}
+	c.stats.Evicted += room
+	c.end(victims, "room")
+}
+
 // hosts are the blocks that go to the set of hosts of a family.
 func (c *Controller) hosts(v4 bool) []state.Block {
 	all := make([]state.Block, 0, c.blocks.count(v4))

@@ -1,8 +1,11 @@
 package controller
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"nftsentry/listener"
@@ -365,4 +369,61 @@ func ports(services []state.Service) string {
 		all = append(all, fmt.Sprintf("%s/%d", s.Protocol, s.Port))
 	}
 	return strings.Join(all, " ")
+}
+
+// TestServicesAreNotForgotten shows that a set of services which somebody has
+// emptied is filled again, and that a change of the host changes nothing.
+func TestServicesAreNotForgotten(t *testing.T) {
+	cfg := senseConfig()
+	cfg.Table.WatchTCP = []nft.PortRange{{First: 1, Last: 9000}}
+	drive(t, cfg, func(r *rig) {
+		tcp := func(port uint16) nft.Service {
+			return nft.Service{Protocol: unix.IPPROTO_TCP, Port: port, Timeout: 100 * time.Hour}
+		}
+		if err := r.Serve(r.ctx, []nft.Service{tcp(8081), tcp(8082)}); err != nil {
+			t.Fatal(err)
+		}
+		r.in(func() { r.host.Find = func() ([]nft.Service, error) { return []nft.Service{tcp(8083)}, nil } })
+		if err := r.SetHost(r.ctx, testHost()); err != nil {
+			t.Fatal(err)
+		}
+		r.in(func() {
+			r.kernel.served = r.kernel.served[:0]
+			r.rediscover()
+			if _, ok := r.served[service{listener.TCP, 8083}]; !ok {
+				t.Error("sockets are not looked for any more")
+			}
+			if err := r.kernel.Serve([]nft.Service{tcp(8082)}); err != nil {
+				t.Fatal(err)
+			}
+			r.learn()
+			for _, port := range []uint16{8081, 8082, 8083} {
+				if _, ok := r.served[service{listener.TCP, port}]; !ok {
+					t.Errorf("port %d is forgotten", port)
+				}
+			}
+		})
+	})
+}
+
+// TestGivenUp shows that a command whose sender has gone before it was begun
+// is not done.
+func TestGivenUp(t *testing.T) {
+	drive(t, senseConfig(), func(r *rig) {
+		gone, cancel := context.WithCancel(r.ctx)
+		r.in(func() { // while the loop is busy
+			var g errgroup.Group
+			g.Go(func() error { _, err := r.Panic(gone); return err })
+			for len(r.calls) == 0 {
+				runtime.Gosched()
+			}
+			cancel()
+			if err := g.Wait(); !errors.Is(err, context.Canceled) {
+				t.Errorf("Panic = %v, want it given up", err)
+			}
+		})
+		if s, _ := r.Stats(r.ctx); s.Panicked {
+			t.Error("what was given up has been done")
+		}
+	})
 }

@@ -45,6 +45,18 @@ func (c *Controller) learn() {
 	for _, s := range held {
 		known.add(service{listener.Protocol(s.Protocol), s.Port}, now.Add(s.Timeout))
 	}
+	var lost []nft.Service
+	for s, until := range c.served { // somebody may have emptied the set, or it was full
+		if _, there := known[s]; !there && until.After(now) && c.tripwire(s) {
+			known.add(s, until)
+			lost = append(lost, nft.Service{Protocol: byte(s.protocol), Port: s.port, Timeout: until.Sub(now)})
+		}
+	}
+	if len(lost) > 0 {
+		if err := c.kernel.Serve(lost); err != nil {
+			c.log.Warn("cannot tell the kernel where services are", zap.Error(err))
+		}
+	}
 	if !maps.EqualFunc(known, c.served, func(a, b time.Time) bool { return a.Sub(b).Abs() < time.Hour }) {
 		c.served = known
 		c.store.SaveServed(known.records())

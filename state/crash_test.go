@@ -294,8 +294,8 @@ func testStoreFull(t *testing.T, dir string) {
 	if err := s.Degraded(); !errors.Is(err, unix.EFBIG) {
 		t.Errorf("degraded: want %v, got %v", unix.EFBIG, err)
 	}
-	diffLive(t, s, a)
-	diffLast(t, s, a.Source, a) // it is over already
+	diffLive(t, s, b) // what waits is in it
+	diffLast(t, s, a.Source, a)
 	diff(t, "blocked when full", lines(a), read(t, dir, tcpName))
 
 	lift()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -133,16 +134,40 @@ func (s *Store) Changed() <-chan struct{} {
 }
 
 // Live returns the blocks that are on record as live, those whose time is up included, the oldest first; the caller
-// owns them. It is meant for the start: changes that are not committed yet are not in it, unless they are in memory only.
+// owns them. Changes that are not committed yet are in it.
 func (s *Store) Live() ([]Block, error) {
 	s.mu.Lock()
 	blocks := s.loaded
 	s.loaded = nil
-	s.mu.Unlock()
-	if blocks != nil {
-		return blocks, nil
+	newer := make(map[netip.Prefix]*Block)
+	for _, cs := range []changes{s.taken, s.pending} {
+		for source, c := range cs {
+			newer[source] = c.live
+		}
 	}
-	return s.live()
+	s.mu.Unlock()
+	if blocks == nil {
+		var err error
+		if blocks, err = s.live(); err != nil {
+			return nil, err
+		}
+	}
+	return overlay(blocks, newer), nil
+}
+
+// overlay puts newer blocks, nil for none, in the place of those of the same source.
+func overlay(blocks []Block, newer map[netip.Prefix]*Block) []Block {
+	if len(newer) == 0 {
+		return blocks
+	}
+	blocks = slices.DeleteFunc(blocks, func(b Block) bool { _, changed := newer[b.Source]; return changed })
+	for _, b := range newer {
+		if b != nil {
+			blocks = append(blocks, *b)
+		}
+	}
+	slices.SortFunc(blocks, func(a, b Block) int { return compare(&a, &b) })
+	return blocks
 }
 
 // live reads the live blocks, the oldest first.

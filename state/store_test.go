@@ -339,3 +339,22 @@ func TestPermissions(t *testing.T) {
 		t.Errorf("want 4 files, got %v, %v", entries, err)
 	}
 }
+
+// TestLiveSeesWhatIsPending shows that a block whose end is not committed yet
+// is not live, and one that is not committed yet is.
+func TestLiveSeesWhatIsPending(t *testing.T) {
+	s := mustOpen(t, t.TempDir())
+	one, two := block("192.0.2.1", 0), block("192.0.2.2", 1)
+	s.Save(one, nil)
+	flushed(t, s)
+	s.End(one.Source, one.Until, false, nil)
+	s.Save(two, nil)
+	for range 2 { // pending, and then being committed
+		got, err := s.Live()
+		if err != nil {
+			t.Fatal(err)
+		}
+		diff(t, "live", []Block{two}, got)
+		s.take()
+	}
+}
