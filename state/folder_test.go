@@ -167,7 +167,7 @@ func TestFolderGoesWhileIdle(t *testing.T) {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(5 * time.Second)
+		time.Sleep(lookEvery)
 		synctest.Wait()
 		diff(t, tcpName, lines(a), read(t, dir, tcpName))
 		if _, err := os.Lstat(filepath.Join(dir, storeName)); err != nil {

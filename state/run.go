@@ -21,6 +21,9 @@ const (
 	retryMax = 4 * time.Second
 )
 
+// lookEvery is how often the store is looked at while there is nothing to write, to see whether it is in its place.
+const lookEvery = 30 * time.Second
+
 // Run writes what is handed in until ctx ends, and then what is left. All that is pending goes into one transaction, so
 // that the disk is synced once for many changes. A disk that fails is logged once, tried again with growing pauses, and
 // never ends Run. The error tells what could not be written at the end. Run must be called once.
@@ -43,7 +46,7 @@ func (s *Store) Run(ctx context.Context) error {
 			continue
 		}
 		retry, kick = 0, s.kick
-		next := retryMax // to see whether the store is in its place
+		next := lookEvery
 		if due, ok := s.nextRewrite(); ok {
 			next = min(next, time.Until(due))
 		}
