@@ -274,3 +274,26 @@ func TestPrefix6(t *testing.T) {
 	}
 	expectNoDecoy(near[2])
 }
+
+// TestServedFull shows that a service on a decoy port has its clients when no
+// more services can be remembered, and that this is said.
+func TestServedFull(t *testing.T) {
+	w := newWorld(t)
+	d := guard(t, w.server, "")
+	var many []string
+	for port := range 4096 {
+		many = append(many, fmt.Sprintf("tcp . %d", 50000+port))
+	}
+	w.server.Output(t, netns.Tool(t, "nft"), "add element inet nftsentry served { "+strings.Join(many, ", ")+" }")
+	serve(t, w.server, ":2323", "welcome")
+	for range 3 {
+		expectRead(t, w.client, "", server4, 2323, "welcome")
+	}
+	eventually(t, "status tells of it", 2*time.Second, func() bool {
+		s := d.status()
+		return len(s.Problems) == 1 && strings.Contains(s.Problems[0], "a set of the kernel is full")
+	})
+	if got := d.sources(); len(got) != 0 {
+		t.Errorf("clients of a service are blocked: %v", got)
+	}
+}

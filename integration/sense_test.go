@@ -319,3 +319,28 @@ func TestOddFromBlockedPrefix(t *testing.T) {
 		})
 	}
 }
+
+// TestNewWindow shows that a port which was touched in the window before
+// counts again in the next one.
+func TestNewWindow(t *testing.T) {
+	w := newWorld(t)
+	d := guard(t, w.server, "trigger.window = \"3s\"")
+	knock := func(ports ...int) {
+		for _, port := range ports {
+			_, _ = touch(w.client, "", server4, port)
+		}
+	}
+	began := time.Now()
+	knock(400)
+	time.Sleep(time.Until(began.Add(2 * time.Second)))
+	knock(401)
+	time.Sleep(time.Until(began.Add(3200 * time.Millisecond))) // 401 is remembered for a while longer
+	knock(401, 402)
+	if got := d.sources(); len(got) != 0 {
+		t.Fatalf("blocked after two ports of a window: %v", got)
+	}
+	knock(403)
+	if b := d.listed(); b.Port != 403 {
+		t.Errorf("listed as %+v, want port 403", b)
+	}
+}

@@ -278,3 +278,19 @@ func TestDecoyCloses(t *testing.T) {
 		t.Error("Run on a closed socket: no error")
 	}
 }
+
+// TestAnswersTwice shows that the kernel gives up on who does not acknowledge
+// its answers before connection tracking forgets where they come from.
+func TestAnswersTwice(t *testing.T) {
+	d := open(t, netns.New(t, "host"), DecoyConfig{Port: 2000})
+	raw, err := d.listener.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again int
+	var failed error
+	err = raw.Control(func(fd uintptr) { again, failed = unix.GetsockoptInt(int(fd), unix.SOL_TCP, unix.TCP_SYNCNT) })
+	if err != nil || failed != nil || again != 1 {
+		t.Errorf("answers are sent again %d times, %v, %v, want once", again, err, failed)
+	}
+}
