@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -291,7 +292,7 @@ func (g slowGuard) List(ctx context.Context) ([]state.Block, error) {
 func TestGateStarves(t *testing.T) {
 	core, logs := observer.New(zap.WarnLevel)
 	s := serveAs(t, zap.New(core), fakeGuard{}, nil)
-	ask(t, NewClient(s.path)) // all that the runtime needs is open
+	hearOut(t, s.path)
 	for range 8 {
 		conn, err := net.Dial("unix", s.path)
 		if err != nil {
@@ -301,28 +302,79 @@ func TestGateStarves(t *testing.T) {
 	}
 	until(t, "the idle ones are in", func() bool { return s.open() == 8 })
 
-	var old unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-		t.Fatal(err)
-	}
-	lowest, err := os.Open(os.DevNull)
-	if err != nil {
-		t.Fatal(err)
-	}
-	limit := unix.Rlimit{Cur: uint64(lowest.Fd()) + 1, Max: old.Max}
-	if err := errors.Join(lowest.Close(), unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
-			t.Error(err)
-		}
-	}()
+	leaveOneFile(t)
 	if took := ask(t, NewClient(s.path)); took > patience/2 {
 		t.Errorf("the answer took %v", took)
 	}
 	if n := logs.FilterMessage("control socket cannot accept").Len(); n != 1 || logs.Len() != 1 {
 		t.Errorf("%d warnings of %d, want 1: %v", n, logs.Len(), logs.All())
+	}
+}
+
+// hearOut asks for the status until the server has closed its connection, so
+// that all which the runtime needs is open, and nothing else.
+func hearOut(t *testing.T, path string) {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "GET /v1/status HTTP/1.1\r\nHost: nftsentry\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, conn); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// leaveOneFile lets the process open one more file, until the test ends. The
+// limit is above every file that is open, so that each one that is closed
+// makes room for another.
+func leaveOneFile(t *testing.T) {
+	t.Helper()
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var highest uint64
+	for _, e := range open {
+		fd, err := strconv.ParseUint(e.Name(), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		highest = max(highest, fd)
+	}
+	limit := unix.Rlimit{Cur: highest + 1, Max: old.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+			t.Error(err)
+		}
+	})
+	last := -1 // the one that is closed again
+	for {
+		fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.EMFILE) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last >= 0 {
+			t.Cleanup(func() { _ = unix.Close(fd) })
+			continue
+		}
+		last = fd
+	}
+	if err := unix.Close(last); err != nil {
+		t.Fatal(err)
 	}
 }
 
