@@ -157,6 +157,8 @@ type Log struct {
 	Level zapcore.Level
 	// Format is how a message is written.
 	Format Format
+	// Compat adds Portsentry's own lines, to syslog.
+	Compat bool
 }
 
 // A Format is how log messages are written.

@@ -56,6 +56,7 @@ func (c *Config) settings() settings {
 
 		{"log.level", one(&c.Log.Level, oneOf(zapcore.DebugLevel, zapcore.InfoLevel, zapcore.WarnLevel, zapcore.ErrorLevel))},
 		{"log.format", one(&c.Log.Format, oneOf(Auto, Console, JSON))},
+		{"log.compat", one(&c.Log.Compat, boolean)},
 	}
 }
 

@@ -80,12 +80,16 @@ func (c *Controller) Block(ctx context.Context, source netip.Prefix, timeout tim
 	}
 	var b state.Block
 	err := c.call(ctx, func(answer func(error)) {
+		what := Blocked
+		if _, known := c.blocks.get(source); known {
+			what = Extended
+		}
 		var err error
 		if b, err = c.blockOnWord(source, timeout, text); err != nil {
 			answer(err)
 			return
 		}
-		c.store.Save(b, stored(answer))
+		c.store.Save(b, c.told(Notice{What: what, Block: b}, stored(answer)))
 	})
 	if err != nil {
 		return state.Block{}, err
@@ -148,6 +152,9 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 	return b, nil
 }
 
+// byOperator is the reason of what a person has asked for.
+const byOperator = "operator"
+
 // Unblock ends the block of a source, or the one around an address if that
 // was made for an address in it, and forgets the strikes of the source.
 //
@@ -160,7 +167,7 @@ func (c *Controller) Unblock(ctx context.Context, source netip.Prefix) (state.Bl
 			answer(err)
 			return
 		}
-		c.store.End(b.Source, time.Now(), true, stored(answer))
+		c.store.End(b.Source, time.Now(), true, c.told(Notice{What: Unblocked, Block: b, Reason: byOperator}, stored(answer)))
 	})
 	if err != nil {
 		return state.Block{}, err
@@ -184,7 +191,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 	}
 	c.blocks.remove(b.Source)
 	c.stats.Ended++
-	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", "operator"))
+	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", byOperator))
 	return b, nil
 }
 
@@ -200,10 +207,10 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 			answer(err)
 			return
 		}
-		all := slices.Collect(maps.Keys(before.bySource))
+		all := slices.Collect(maps.Values(before.bySource))
 		n = len(all)
 		c.stats.Ended += uint64(n)
-		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", "operator"))
+		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", byOperator))
 		c.endAll(all, stored(answer))
 	})
 	if err != nil {
@@ -214,15 +221,16 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 
 // endAll writes the end of blocks to the store, and answers when the last of
 // them is written, with the first error.
-func (c *Controller) endAll(sources []netip.Prefix, answer func(error)) {
-	if len(sources) == 0 {
+func (c *Controller) endAll(blocks []state.Block, answer func(error)) {
+	if len(blocks) == 0 {
 		answer(nil)
 		return
 	}
 	now := time.Now()
-	left, first := len(sources), error(nil)
-	for _, source := range sources {
-		c.store.End(source, now, true, func(err error) { // all from the store's one goroutine
+	left, first := len(blocks), error(nil)
+	for _, b := range blocks {
+		c.store.End(b.Source, now, true, func(err error) { // all from the store's one goroutine
+			c.tell(Notice{What: Unblocked, Block: b, Reason: byOperator})
 			if first == nil {
 				first = err
 			}

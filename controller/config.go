@@ -11,9 +11,10 @@ import (
 
 // A Config says when a source is blocked, and for how long.
 type Config struct {
-	// Observe logs what would be blocked and blocks nothing. LogTCP and LogUDP
-	// do so for the evidence of one protocol.
-	Observe, LogTCP, LogUDP bool
+	// Observe logs what would be blocked and blocks nothing, whatever TCP and UDP say.
+	Observe bool
+	// TCP and UDP are what comes of a trigger on evidence of one protocol.
+	TCP, UDP Response
 	// Connects is how many connections to decoys within Window make a block, 1 or more.
 	Connects int
 	// Window is how long a connection counts towards Connects.
@@ -37,6 +38,16 @@ type Config struct {
 	// in Ignored and OnLink6.
 	Table nft.Config
 }
+
+// A Response is what comes of a trigger, the most careful one first.
+type Response uint8
+
+// The responses: Portsentry's BLOCK_TCP and BLOCK_UDP, 0, 2 and 1.
+const (
+	RespondLog   Response = iota // it is logged
+	RespondRun                   // it is logged, and the hooks are told
+	RespondBlock                 // the source is blocked
+)
 
 // Host is what the controller has to know of the host it guards.
 type Host struct {
@@ -96,11 +107,22 @@ type ServiceStore interface {
 	SaveServed(services []state.Service)
 }
 
-// onlyLogs tells whether evidence of a protocol makes no blocks. What may be
-// of either protocol makes none if one of them does not.
-func (c Config) onlyLogs(p listener.Protocol) bool {
-	return c.Observe || p != listener.UDP && c.LogTCP || p != listener.TCP && c.LogUDP
+// response is what comes of a trigger on evidence of a protocol. Of what may be
+// of either protocol, the more careful one comes.
+func (c Config) response(p listener.Protocol) Response {
+	switch {
+	case c.Observe:
+		return RespondLog
+	case p == listener.TCP:
+		return c.TCP
+	case p == listener.UDP:
+		return c.UDP
+	}
+	return min(c.TCP, c.UDP)
 }
+
+// blocks tells whether evidence of a protocol makes blocks.
+func (c Config) blocks(p listener.Protocol) bool { return c.response(p) == RespondBlock }
 
 // timeout is how long a block lasts that follows so many strikes.
 func (c Config) timeout(strikes int) time.Duration {

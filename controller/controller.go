@@ -31,11 +31,12 @@ const (
 // A Controller decides. Its exported methods may be called at any time and by
 // any goroutine while Run runs, but for Restore, which comes before it.
 type Controller struct {
-	log    *zap.Logger
-	cfg    Config
-	kernel Kernel
-	store  Store
-	calls  chan call
+	log      *zap.Logger
+	cfg      Config
+	kernel   Kernel
+	store    Store
+	audience Audience
+	calls    chan call
 
 	// All below belongs to Run, and before it to Restore.
 	host      Host
@@ -61,6 +62,7 @@ type Stats struct {
 	Blocked   uint64   // blocks made
 	Unproven  uint64   // of these, on unproven evidence
 	WouldHave uint64   // blocks that were only logged
+	Triggered uint64   // blocks that were left to the hooks
 	Ended     uint64   // blocks that ended
 	Failed    uint64   // blocks that the kernel refused
 	Mended    uint64   // times that the table was made again
@@ -75,10 +77,14 @@ type Stats struct {
 
 // New makes a controller.
 //
-// Panicked says that all blocks are suspended until Resume.
-func New(cfg Config, panicked bool, host Host, kernel Kernel, store Store, log *zap.Logger) *Controller {
+// Panicked says that all blocks are suspended until Resume. The audience may
+// be nil.
+func New(cfg Config, panicked bool, host Host, kernel Kernel, store Store, audience Audience, log *zap.Logger) *Controller {
+	if audience == nil {
+		audience = func(Notice) {}
+	}
 	c := &Controller{
-		log: log, cfg: cfg, panicked: panicked, kernel: kernel, store: store,
+		log: log, cfg: cfg, panicked: panicked, kernel: kernel, store: store, audience: audience,
 		calls:  make(chan call, 64),
 		blocks: newBlocks(), touches: newTouches(cfg.Window),
 		reconcile: pace{after: reconcileAfter, every: reconcileEvery},
@@ -143,7 +149,9 @@ func (c *Controller) arm(timer *time.Timer) {
 // due does what is due.
 func (c *Controller) due(now time.Time) {
 	c.end(c.blocks.due(now), "expired")
-	c.doubts.settle(now)
+	for _, reason := range c.doubts.settle(now) {
+		c.tell(Notice{What: Trusted, Reason: reason})
+	}
 	if c.repair.due(now) {
 		c.mend()
 	}
@@ -233,6 +241,13 @@ func (c *Controller) elements() []nft.Element {
 	return all
 }
 
+// over puts on record that a block has ended.
+func (c *Controller) over(b state.Block, reason string) {
+	c.stats.Ended++
+	c.store.End(b.Source, b.Until, false, c.told(Notice{What: Unblocked, Block: b, Reason: reason}, nil))
+	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", reason))
+}
+
 // end takes live blocks away, from the kernel first.
 func (c *Controller) end(ended []state.Block, reason string) {
 	if len(ended) == 0 {
@@ -250,8 +265,6 @@ func (c *Controller) end(ended []state.Block, reason string) {
 	}
 	for _, b := range ended {
 		c.blocks.remove(b.Source)
-		c.stats.Ended++
-		c.store.End(b.Source, b.Until, false, nil)
-		c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", reason))
+		c.over(b, reason)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,7 +22,7 @@ import (
 // testConfig is the built-in defaults, with something to ignore.
 func testConfig() Config {
 	return Config{
-		Connects: 1, Window: time.Minute,
+		TCP: RespondBlock, UDP: RespondBlock, Connects: 1, Window: time.Minute,
 		Timeout: 10 * time.Minute, Escalate: []time.Duration{time.Hour, 24 * time.Hour}, Forget: 30 * 24 * time.Hour,
 		Ignored:    map[netip.Prefix]string{netip.MustParsePrefix("192.0.2.0/24"): "ignore.sources"},
 		IgnoreHost: true,
@@ -48,6 +49,37 @@ type rig struct {
 	changes chan nft.Change
 	ctx     context.Context
 	stop    func() // ends Run
+
+	mu    sync.Mutex
+	heard []Notice // guarded by mu
+}
+
+// hear is the audience.
+func (r *rig) hear(n Notice) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.heard = append(r.heard, n)
+}
+
+// notices takes what was heard since the last call, in the form "what source reason".
+func (r *rig) notices() (all []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, n := range r.heard {
+		text := n.What.String()
+		switch {
+		case n.Block.Source.IsValid():
+			text += " " + display(n.Block.Source)
+		case n.Event.Source.IsValid():
+			text += " " + n.Event.Source.Addr().String()
+		}
+		if n.Reason != "" {
+			text += " (" + n.Reason + ")"
+		}
+		all = append(all, text)
+	}
+	r.heard = nil
+	return all
 }
 
 // drive runs f with a controller, in a bubble where time is made.
@@ -60,7 +92,7 @@ func drive(t *testing.T, cfg Config, f func(r *rig)) {
 
 // start restores and runs a controller while f lasts.
 func (r *rig) start(cfg Config, f func(r *rig)) {
-	r.Controller = New(cfg, false, testHost(), r.kernel, r.store, zaptest.NewLogger(r.t))
+	r.Controller = New(cfg, false, testHost(), r.kernel, r.store, r.hear, zaptest.NewLogger(r.t))
 	if err := r.Restore(); err != nil {
 		r.t.Fatal(err)
 	}

@@ -44,8 +44,8 @@ func newDoubts(log *zap.Logger, budget nft.Rate) doubts {
 	return doubts{log: log, refill: budget.Per / time.Duration(max(1, budget.Count)), open: make(map[listener.Verdict]doubt)}
 }
 
-// add takes note of a sign of doubt.
-func (d *doubts) add(v listener.Verdict, at time.Time) {
+// add takes note of a sign of doubt, and tells whether it is the first.
+func (d *doubts) add(v listener.Verdict, at time.Time) (first bool) {
 	one, known := d.open[v]
 	if !known {
 		one.first = at
@@ -53,6 +53,7 @@ func (d *doubts) add(v listener.Verdict, at time.Time) {
 	}
 	one.last = at
 	d.open[v] = one
+	return !known
 }
 
 // next is when the next doubt may be over.
@@ -65,14 +66,17 @@ func (d *doubts) next() (at time.Time, ok bool) {
 	return at, ok
 }
 
-// settle ends the doubts of which there has been no sign for a while.
-func (d *doubts) settle(now time.Time) {
+// settle ends the doubts of which there has been no sign for a while, and
+// returns their reasons.
+func (d *doubts) settle(now time.Time) (over []string) {
 	for v, one := range d.open {
 		if now.Sub(one.last) >= d.calmOf(v) {
 			delete(d.open, v)
+			over = append(over, reasons[v])
 			d.log.Info("unproven evidence is trusted again", zap.String("reason", reasons[v]), zap.Duration("after", now.Sub(one.first).Round(time.Second)))
 		}
 	}
+	return over
 }
 
 // list names the doubts.

@@ -19,7 +19,7 @@ func (c *Controller) event(e listener.Event) {
 		return
 	}
 	if e.Verdict == listener.Crowded || e.Verdict == listener.Overspent {
-		c.doubts.add(e.Verdict, e.Time)
+		c.doubt(e)
 		c.relieve(e.Source.Addr().Is4())
 		return
 	}
@@ -40,6 +40,13 @@ func (c *Controller) event(e listener.Event) {
 		c.convict(e, source)
 	default:
 		c.probe(e, source)
+	}
+}
+
+// doubt takes note that the kernel has left evidence out of account.
+func (c *Controller) doubt(e listener.Event) {
+	if c.doubts.add(e.Verdict, e.Time) {
+		c.tell(Notice{What: Doubted, Reason: reasons[e.Verdict]})
 	}
 }
 
@@ -64,6 +71,7 @@ func (c *Controller) debug(message string, e listener.Event, more ...zap.Field) 
 func (c *Controller) pardon(e listener.Event, source, by netip.Prefix, reason string) {
 	c.stats.Ignored++
 	c.debug("ignored", e, zap.Stringer("by", by), zap.String("reason", reason))
+	c.tell(Notice{Time: e.Time, What: Ignored, Event: e, Reason: fmt.Sprintf("%s: %s", display(by), reason)})
 	if e.Verdict != listener.Convicted {
 		return
 	}
@@ -80,6 +88,7 @@ func (c *Controller) connect(e listener.Event, source netip.Prefix) {
 	}
 	if n := c.touches.add(source, e.Time); n < c.cfg.Connects {
 		c.log.Info("probe", append(fields(e), zap.Int("connects", n), zap.Int("trigger", c.cfg.Connects))...)
+		c.tell(Notice{Time: e.Time, What: Probed, Event: e})
 		return
 	}
 	c.touches.forget(source)
@@ -93,18 +102,22 @@ func (c *Controller) probe(e listener.Event, source netip.Prefix) {
 	if e.Verdict == listener.Exempted {
 		c.stats.Peers++
 		c.debug("probe of a peer", e)
+		c.tell(Notice{Time: e.Time, What: Exempted, Event: e})
 		return
 	}
 	c.debug("probe", e)
-	if b, ok := c.blocks.get(source); ok && e.Verdict == listener.Noticed && !c.cfg.onlyLogs(e.Protocol) {
+	blocks := c.cfg.blocks(e.Protocol)
+	if b, ok := c.blocks.get(source); ok && e.Verdict == listener.Noticed && blocks {
 		c.again(e, b)
 		return
 	}
-	if !c.cfg.onlyLogs(e.Protocol) || !c.suspects.add(source, e.Time) || c.would.has(source, e.Time) {
+	if blocks || !c.suspects.add(source, e.Time) || c.would.has(source, e.Time) {
+		c.tell(Notice{Time: e.Time, What: Probed, Event: e})
 		return
 	}
 	if !c.suspects.afford(e.Time) {
-		c.doubts.add(listener.Overspent, e.Time)
+		e.Verdict = listener.Overspent
+		c.doubt(e)
 		return
 	}
 	c.convict(e, source)
@@ -123,15 +136,15 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 	if !source.IsSingleIP() {
 		log = log.With(zap.Stringer("prefix", source))
 	}
-	if c.cfg.onlyLogs(e.Protocol) && e.Verdict != listener.Convicted {
-		if c.would.add(source, now, b.Until) {
-			c.stats.WouldHave++
-			log.Info("would block")
-		}
+	if !c.cfg.blocks(e.Protocol) && e.Verdict != listener.Convicted {
+		c.leave(e, b, now, log)
 		return
 	}
+	c.tell(Notice{Time: e.Time, What: Sentenced, Event: e, Block: b})
 	done := c.insist(b)
+	what := Extended
 	if verb == "block" {
+		what = Blocked
 		c.stats.Blocked++
 		if b.Evidence == unproven {
 			c.stats.Unproven++
@@ -141,14 +154,31 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 		return
 	}
 	took := time.Since(e.Time)
-	c.store.Save(b, func(err error) { // it is a block once it is in the kernel and in the store
+	c.store.Save(b, c.told(Notice{What: what, Event: e, Block: b, Took: took}, func(err error) { // it is a block once it is in the kernel and in the store
 		if done {
 			if err != nil {
 				log = log.With(zap.Bool("on_disk", false))
 			}
 			log.Info(verb, zap.Duration("took", took))
 		}
-	})
+	}))
+}
+
+// leave is for a block that is not made, since the response is another one.
+func (c *Controller) leave(e listener.Event, b state.Block, now time.Time, log *zap.Logger) {
+	if !c.would.add(b.Source, now, b.Until) {
+		c.tell(Notice{Time: e.Time, What: Probed, Event: e})
+		return
+	}
+	if c.cfg.response(e.Protocol) == RespondRun {
+		c.stats.Triggered++
+		c.tell(Notice{Time: e.Time, What: Triggered, Event: e, Block: b})
+		log.Info("run")
+		return
+	}
+	c.stats.WouldHave++
+	c.tell(Notice{Time: e.Time, What: WouldBlock, Event: e, Block: b})
+	log.Info("would block")
 }
 
 // underway is how long an event may be on its way when its source is blocked.
@@ -158,6 +188,7 @@ const underway = time.Second
 // can be explained shows that the kernel does not hold the block any more: so
 // do a connection to a decoy, and a block that the kernel has made anew.
 func (c *Controller) again(e listener.Event, b state.Block) {
+	c.tell(Notice{Time: e.Time, What: Repeated, Event: e, Block: b})
 	if e.Time.Sub(b.Since) < underway || c.cfg.Observe || c.repair.failed != nil {
 		c.debug("already blocked", e)
 		return

@@ -171,7 +171,7 @@ func newOrdeal(t *testing.T, hurry bool, f fault) *ordeal {
 // the next one.
 func (o *ordeal) restore() {
 	for tries := 0; ; tries++ {
-		o.Controller = New(faultConfig(), false, testHost(), o.kernel, o.store, o.log)
+		o.Controller = New(faultConfig(), false, testHost(), o.kernel, o.store, nil, o.log)
 		err := o.Restore()
 		if err == nil {
 			break
@@ -594,7 +594,7 @@ func TestRestoreFails(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				o := newOrdeal(t, false, fault{name: name, err: err, lasting: true})
 				stored := maps.Clone(o.store.live)
-				c := New(faultConfig(), false, testHost(), o.kernel, o.store, zap.NewNop())
+				c := New(faultConfig(), false, testHost(), o.kernel, o.store, nil, zap.NewNop())
 				if got := c.Restore(); !errors.Is(got, err) {
 					t.Errorf("%s fails: Restore = %v, want %v", name, got, err)
 				}

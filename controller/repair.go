@@ -115,6 +115,7 @@ func (c *Controller) changed(ch nft.Change) {
 			c.harm(by, err)
 			return
 		}
+		c.tell(Notice{What: Healed, Reason: by + ": put back the prefixes"})
 		c.repair.recent = append(c.repair.recent, time.Now())
 	}
 	c.restoreHosts(ch.Hosts, by)
@@ -142,6 +143,7 @@ func (c *Controller) restoreHosts(keys []netip.Addr, by string) {
 		return
 	}
 	c.repair.recent = append(c.repair.recent, time.Now())
+	c.tell(Notice{What: Healed, Reason: fmt.Sprintf("%s: put back %d elements", by, restored)})
 	c.log.Warn("put back what somebody has taken out of our table", zap.String("by", by), zap.Int("elements", restored))
 }
 
@@ -160,6 +162,7 @@ func (c *Controller) mend() {
 	switch {
 	case err == nil:
 		c.stats.Mended++
+		c.tell(Notice{What: Healed, Reason: "our table was made again"})
 		c.log.Info("made our table again", zap.Int("blocks", len(c.blocks.bySource)), zap.Duration("took", time.Since(began)))
 	case first:
 		c.log.Error("cannot make our table again; trying on", zap.Error(err))
@@ -186,7 +189,7 @@ func (c *Controller) adoptUntold() {
 	}
 	held = slices.DeleteFunc(held, func(e nft.Element) bool { return e.Comment != "" })
 	for _, b := range c.adopt(held) {
-		c.store.Save(b, nil)
+		c.store.Save(b, c.told(Notice{What: Blocked, Block: b}, nil))
 	}
 	c.spare(c.trim())
 }

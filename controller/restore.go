@@ -44,7 +44,12 @@ func (c *Controller) Restore() error {
 	for _, b := range over {
 		c.store.End(b.Source, b.Until, false, nil)
 	}
-	for _, b := range append(adopted, corrected...) {
+	for _, b := range adopted {
+		if _, still := c.blocks.get(b.Source); still {
+			c.store.Save(b, c.told(Notice{What: Blocked, Block: b}, nil))
+		}
+	}
+	for _, b := range corrected {
 		if _, still := c.blocks.get(b.Source); still {
 			c.store.Save(b, nil)
 		}
@@ -204,7 +209,7 @@ func (c *Controller) adoptMissed() {
 		c.insist(b)
 		c.stats.Blocked++
 		c.stats.Unproven++
-		c.store.Save(b, nil)
+		c.store.Save(b, c.told(Notice{What: Blocked, Block: b}, nil))
 	}
 	if len(adopted) > 0 {
 		c.log.Warn("looked up what the kernel has blocked and we had not heard of", zap.Int("blocks", len(adopted)))

@@ -79,9 +79,7 @@ func spared(a, b state.Block) int {
 func (c *Controller) spare(over []state.Block) {
 	for _, b := range over {
 		c.stats.Evicted++
-		c.stats.Ended++
-		c.store.End(b.Source, b.Until, false, nil)
-		c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", "room"))
+		c.over(b, "room")
 	}
 }
 

@@ -151,7 +151,7 @@ func TestNoticed(t *testing.T) {
 func TestOnlyTold(t *testing.T) {
 	for name, change := range map[string]func(*Config){
 		"observe": func(c *Config) { c.Observe, c.Table.Enforce = true, false },
-		"tcp":     func(c *Config) { c.LogTCP = true },
+		"tcp":     func(c *Config) { c.TCP = RespondLog },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := senseConfig()

@@ -19,6 +19,7 @@ import (
 	"nftsentry/conf"
 	"nftsentry/controller"
 	"nftsentry/controller/api"
+	"nftsentry/controller/compat"
 	"nftsentry/controller/host"
 	"nftsentry/listener"
 	"nftsentry/nft"
@@ -50,6 +51,7 @@ type guard struct {
 	watcher    *host.Watcher
 	facts      host.Facts
 	controller *controller.Controller
+	compat     *compat.Log
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -62,6 +64,7 @@ func openGuard(load func() (conf.Config, string, error), out *output) (*guard, e
 	}
 	g := &guard{load: load, started: time.Now()}
 	g.log, g.level = newLogger(cfg.Log, out)
+	g.compat = compat.New(compat.DefaultPath, g.log.Named("compat"))
 	g.cfg.Store(&cfg)
 	g.file.Store(&file)
 	for _, open := range []func(conf.Config) error{
@@ -161,7 +164,7 @@ func (g *guard) openController(cfg conf.Config) error {
 		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
 	}
 	table := tableConfig(cfg, g.decoy.Port(), g.log)
-	g.controller = controller.New(controllerConfig(cfg, table), panicked(cfg.State.Dir), h, g.table, g.store, g.log.Named("controller"))
+	g.controller = controller.New(controllerConfig(cfg, table), panicked(cfg.State.Dir), h, g.table, g.store, g.hear, g.log.Named("controller"))
 	return g.controller.Restore()
 }
 
@@ -182,12 +185,16 @@ func controllerConfig(c conf.Config, table nft.Config) controller.Config {
 		ignored[p] = "ignore.sources"
 	}
 	return controller.Config{
-		Observe: c.Mode == conf.Observe, LogTCP: c.TCP.Respond == conf.RespondLog, LogUDP: c.UDP.Respond == conf.RespondLog,
+		Observe: c.Mode == conf.Observe, TCP: responses[c.TCP.Respond], UDP: responses[c.UDP.Respond],
 		Connects: c.Trigger.Connects, Window: c.Trigger.Window,
 		Timeout: c.Block.Timeout, Escalate: c.Block.Escalate, Forget: c.Block.Forget, Unproven: c.Block.Unproven,
 		Ignored: ignored, IgnoreHost: c.Ignore.Host,
 		Table: table,
 	}
+}
+
+var responses = map[conf.Respond]controller.Response{
+	conf.RespondLog: controller.RespondLog, conf.RespondBlock: controller.RespondBlock,
 }
 
 // hostOf gives the reasons why what belongs to the host is never blocked.
@@ -207,13 +214,19 @@ func hostOf(f host.Facts) controller.Host {
 	return h
 }
 
-// run guards until ctx ends, and then closes all parts. The store writes to
-// the last, when nothing hands it work any more.
+// run guards until ctx ends, and then closes all parts. The store writes until
+// nothing hands it work any more, and the audience listens until the store has
+// nothing to tell.
 func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWriting()
 	var writer errgroup.Group
 	writer.Go(func() error { return g.store.Run(writing) })
+
+	telling, stopTelling := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTelling()
+	var tellers errgroup.Group
+	tellers.Go(func() error { return g.compat.Run(telling) })
 
 	g.announce()
 	err := g.runTasks(ctx, hup)
@@ -228,7 +241,10 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 		err = errors.Join(err, gone)
 	}
 	stopWriting()
-	err = errors.Join(err, writer.Wait(), g.close())
+	err = errors.Join(err, writer.Wait())
+	g.compatLine(compat.Down)
+	stopTelling()
+	err = errors.Join(err, tellers.Wait(), g.close())
 	g.log.Info("stop", zap.String("blocks", blocks), zap.Error(err))
 	return err
 }
@@ -308,6 +324,7 @@ func (g *guard) announce() {
 		zap.String("watched", conf.FormatPorts(cfg.TCP.Watch)), zap.String("watched_udp", conf.FormatPorts(cfg.UDP.Watch)),
 	)
 	g.notify(daemon.SdNotifyReady)
+	g.compatLine(compat.Active)
 }
 
 // notify tells the service manager, if there is one.

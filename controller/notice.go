@@ -1,0 +1,78 @@
+package controller
+
+import (
+	"time"
+
+	"nftsentry/listener"
+	"nftsentry/state"
+)
+
+// A What says what a Notice is about.
+type What uint8
+
+// What there is to notice.
+const (
+	Probed     What = iota + 1 // Event: a tripwire was touched, and the source is not blocked for it yet
+	Exempted                   // Event: as Probed, and it does not count since the source is a peer
+	Ignored                    // Event, Reason: a tripwire was touched by a source that is never blocked
+	Repeated                   // Event, Block: a tripwire was touched by a source that is blocked already
+	Sentenced                  // Event, Block: the source is about to be blocked, if the kernel has not done so
+	Blocked                    // Event unless nobody saw it, Block, Took: on record, and in the kernel unless its table is being mended
+	Extended                   // as Blocked, of a block that was there
+	Unblocked                  // Block, Reason: it has ended
+	WouldBlock                 // Event, Block: the block that is only logged
+	Triggered                  // Event, Block: as WouldBlock, where the response is to run the hooks
+	Doubted                    // Reason: unproven evidence is not trusted for now
+	Trusted                    // Reason: it is again
+	Healed                     // Reason: our table was made again, or what was taken out of it put back
+)
+
+var whatNames = [...]string{
+	Probed: "probe", Exempted: "exempted", Ignored: "ignored", Repeated: "repeated", Sentenced: "sentence", Blocked: "block",
+	Extended: "extend", Unblocked: "unblock", WouldBlock: "would-block", Triggered: "run", Doubted: "doubt", Trusted: "trust",
+	Healed: "heal",
+}
+
+// String is a word for it, such as "would-block".
+func (w What) String() string {
+	if int(w) < len(whatNames) && whatNames[w] != "" {
+		return whatNames[w]
+	}
+	return "unknown"
+}
+
+// A Notice tells of one thing that has happened. What it is about says which
+// of the fields it has; the others are zero.
+type Notice struct {
+	Time   time.Time // when it happened; carries the monotonic clock
+	What   What
+	Event  listener.Event // the probe; without a Time if there is none
+	Block  state.Block
+	Reason string        // why, for a person
+	Took   time.Duration // from the probe to the block in the kernel
+}
+
+// An Audience is told of everything that happens. It is called by the
+// goroutine of Run and by that of the store: it must not wait for anything, and
+// least of all for the controller.
+type Audience func(Notice)
+
+// tell tells the audience.
+func (c *Controller) tell(n Notice) {
+	if n.Time.IsZero() {
+		n.Time = time.Now()
+	}
+	c.audience(n)
+}
+
+// told is an answer of the store that tells the audience: what is in the
+// kernel and in the store has happened, and so has what the disk has no room
+// for.
+func (c *Controller) told(n Notice, then func(error)) func(error) {
+	return func(err error) {
+		c.tell(n)
+		if then != nil {
+			then(err)
+		}
+	}
+}
