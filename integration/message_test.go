@@ -57,10 +57,16 @@ func TestMessages(t *testing.T) {
 		{[]string{"completion", "nope"}, 2, `no completion for "nope": there are bash, fish, powershell and zsh`},
 		{[]string{"completion"}, 2, `completion takes a shell: there are bash, fish, powershell and zsh`},
 		{[]string{"completion", "bash", "x"}, 2, `bash takes no arguments: see "nftsentry completion bash --help"`},
-		{[]string{"help", "nope"}, 2, `no help on "nope": there are block, check, .* and version`},
-		{[]string{"help", "block", "nope"}, 2, `no help on "block nope": there are block, check, .* and version`},
+		{[]string{"help", "nope"}, 2, `no help on "nope": there are block, check, .* and watch`},
+		{[]string{"help", "block", "nope"}, 2, `no help on "block nope": there are block, check, .* and watch`},
 		{[]string{"status", "-c", p.conf}, 1, `nftsentry is not running \(nobody answers on .*/sock\): start it with "nftsentry run"`},
 		{[]string{"unblock", "192.0.2.7", "-c", p.conf}, 1, `nftsentry is not running .*`},
+		{[]string{"watch", "-c", p.conf}, 1, `nftsentry is not running .*`},
+		{[]string{"watch", "now"}, 2, `watch takes no arguments: see "nftsentry watch --help"`},
+		{[]string{"watch", "--event", "probes"}, 2, `--event "probes": must be one of probe, .*, lost`},
+		{[]string{"watch", "--kind", "connect,tcp"}, 2, `--kind "tcp": must be one of connect, .*`},
+		{[]string{"watch", "--source", "10.0.0.1/8"}, 2, `--source: "10.0.0.1/8" is not a source: write the network 10.0.0.0/8 or the address 10.0.0.1`},
+		{[]string{"watch", "--port", "70000"}, 2, `--port "70000": must be from 1 to 65535`},
 	} {
 		r := p.exec(tt.args...)
 		want := regexp.MustCompile(`\Anftsentry: ` + tt.want + `\n\z`)
@@ -73,7 +79,7 @@ func TestMessages(t *testing.T) {
 // TestHelp shows that each command says how it is used, with an example.
 func TestHelp(t *testing.T) {
 	p := newProgram(t, netns.New(t, "host"), "")
-	for _, command := range []string{"run", "check", "status", "list", "block", "unblock", "teardown", "version", "completion", "help"} {
+	for _, command := range []string{"run", "check", "status", "list", "watch", "block", "unblock", "reload", "panic", "resume", "teardown", "version", "completion", "help"} {
 		r := p.exec(command, "--help")
 		if r.code != 0 || !strings.Contains(r.stdout, "Examples:\n") || !strings.Contains(r.stdout, "--config") || r.stderr != "" {
 			t.Errorf("nftsentry %s --help: %+v", command, r)

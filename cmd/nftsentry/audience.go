@@ -1,7 +1,10 @@
 package main
 
 import (
+	"time"
+
 	"nftsentry/controller"
+	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
 	"nftsentry/nft"
 	"nftsentry/state"
@@ -10,12 +13,34 @@ import (
 // hear is the controller's audience: it hands on what has happened, and waits
 // for nobody.
 func (g *guard) hear(n controller.Notice) {
+	if feed := g.socket.Feed(); feed.Watched() {
+		feed.Publish(eventOf(n))
+	}
 	if !g.cfg.Load().Log.Compat {
 		return
 	}
 	for _, line := range compatLines(n) {
 		g.compat.Tell(line)
 	}
+}
+
+// eventOf is the form of a notice on the wire.
+func eventOf(n controller.Notice) api.Event {
+	e := api.Event{
+		Time: n.Time.UTC().Truncate(time.Microsecond), Event: n.What.String(), Reason: n.Reason, Seconds: n.Took.Seconds(),
+	}
+	if n.Block.Source.IsValid() {
+		b := api.BlockOf(n.Block)
+		e.Block, e.Source = &b, b.Source
+		e.Port, e.Protocol, e.Kind, e.Evidence = b.Port, b.Protocol, b.Kind, b.Evidence
+	}
+	if p := n.Event; p.Source.IsValid() {
+		e.Source, e.Port, e.Evidence = p.Source.Addr().String(), p.Target.Port(), p.Evidence.String()
+		if p.Protocol != 0 { // else the packet's headers were too long to be seen whole
+			e.Protocol, e.Kind = p.Protocol.String(), p.Kind.String()
+		}
+	}
+	return e
 }
 
 // compatLine logs as Portsentry would, if it is asked for.

@@ -36,10 +36,12 @@ type output struct {
 	data     io.Writer
 	messages io.Writer
 	terminal bool // data is for a person's eyes
+	color    bool // data may have colors
 }
 
 func stdio() *output {
-	return &output{data: os.Stdout, messages: os.Stderr, terminal: isTerminal(os.Stdout)}
+	terminal := isTerminal(os.Stdout)
+	return &output{data: os.Stdout, messages: os.Stderr, terminal: terminal, color: colored(terminal)}
 }
 
 // isTerminal asks as isatty(3) does.
@@ -95,6 +97,16 @@ func (o *output) message(err error) {
 func (o *output) json(v any) error {
 	enc := json.NewEncoder(o.data)
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write to standard output: %w", err)
+	}
+	return nil
+}
+
+// jsonLine prints a value for programs that read a line at a time.
+func (o *output) jsonLine(v any) error {
+	enc := json.NewEncoder(o.data)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("write to standard output: %w", err)

@@ -106,11 +106,69 @@ func (c *Client) Resume(ctx context.Context) (Panicked, error) {
 	return p, err
 }
 
+// Watch hands events to f as they come, until ctx or the daemon ends; ctx's end
+// is no error, and f's error is the one it returns.
+//
+// Errors: as of the other requests; ErrNoDaemon too when the daemon ends.
+func (c *Client) Watch(ctx context.Context, filter EventFilter, f func(Event) error) error {
+	resp, err := c.open(ctx, eventsPath+"?"+filter.query().Encode())
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer resp.Body.Close()
+	for dec := json.NewDecoder(resp.Body); ; {
+		var e Event
+		if err := dec.Decode(&e); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("%w any more, or this reader was too slow for it", ErrNoDaemon)
+		}
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) checkPath() error {
+	if len(c.path) > maxSocketPath {
+		return &SocketError{c.path, fmt.Sprintf("too long for a socket: at most %d bytes", maxSocketPath)}
+	}
+	return nil
+}
+
+// open asks for an answer that has no end. The caller closes its body.
+func (c *Client) open(ctx context.Context, path string) (*http.Response, error) {
+	if err := c.checkPath(); err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://nftsentry"+path, nil)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	endless := http.Client{Transport: c.http.Transport}
+	resp, err := endless.Do(req)
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("read answer from %s: %w", c.path, err)
+	}
+	return nil, c.problem(resp, data)
+}
+
 // do asks, and reads the answer. Errors: ErrNoDaemon; a SocketError; a
 // RequestError if the daemon could make nothing of the request.
 func (c *Client) do(ctx context.Context, method, path string, question, answer any) error {
-	if len(c.path) > maxSocketPath {
-		return &SocketError{c.path, fmt.Sprintf("too long for a socket: at most %d bytes", maxSocketPath)}
+	if err := c.checkPath(); err != nil {
+		return err
 	}
 	body, err := json.Marshal(question)
 	if err != nil {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -166,6 +167,8 @@ type gateConn struct {
 	net.Conn
 	gate *gate
 
+	patience time.Duration // with a client that reads nothing; 0 for the gate's, set before the answer
+
 	phase phase     // guarded by gate.mu
 	since time.Time // when the phase began, or the client last read; guarded by gate.mu
 }
@@ -183,11 +186,18 @@ func (c *gateConn) enter(p phase) bool {
 	return open
 }
 
+// enterFor is enter for an answer that has no end, and a client that may rest
+// while it reads.
+func (c *gateConn) enterFor(p phase, patience time.Duration) bool {
+	c.patience = patience
+	return c.enter(p)
+}
+
 // Write gives the client a while to read each part of an answer.
 func (c *gateConn) Write(b []byte) (n int, err error) {
 	const part = 64 << 10
 	for chunk := range slices.Chunk(b, part) {
-		if err := c.SetWriteDeadline(time.Now().Add(c.gate.patience)); err != nil {
+		if err := c.SetWriteDeadline(time.Now().Add(cmp.Or(c.patience, c.gate.patience))); err != nil {
 			return n, err
 		}
 		m, err := c.Conn.Write(chunk)

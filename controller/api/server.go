@@ -52,13 +52,17 @@ type Server struct {
 	listener *gate
 	lock     *os.File // held as long as the socket is ours
 	log      *zap.Logger
+	feed     Feed
 }
+
+// Feed is where those who watch get their events from.
+func (s *Server) Feed() *Feed { return &s.feed }
 
 // Run answers requests until ctx ends, and then returns nil. It closes and
 // removes the socket.
 func (s *Server) Run(ctx context.Context, guard Guard, daemon Daemon) error {
 	web := &http.Server{
-		Handler:                      handler(guard, daemon),
+		Handler:                      s.feed.or(ctx, handler(guard, daemon)),
 		ReadHeaderTimeout:            s.listener.patience,
 		ReadTimeout:                  s.listener.patience,
 		MaxHeaderBytes:               maxRequest,

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +58,8 @@ func serve(t testing.TB) string {
 type served struct {
 	path string
 	gate *gate
+	feed *Feed
+	end  func() // ends it, once
 }
 
 // serveAs runs a server that guard answers for, and that change has changed.
@@ -73,7 +76,7 @@ func serveAs(t testing.TB, log *zap.Logger, guard Guard, change func(*gate)) ser
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return s.Run(ctx, guard, fakeDaemon{}) })
-	t.Cleanup(func() {
+	end := sync.OnceFunc(func() {
 		cancel()
 		if err := g.Wait(); err != nil {
 			t.Errorf("Run: %v", err)
@@ -82,7 +85,8 @@ func serveAs(t testing.TB, log *zap.Logger, guard Guard, change func(*gate)) ser
 			t.Errorf("the socket is still there: %v", err)
 		}
 	})
-	return served{path, s.listener}
+	t.Cleanup(end)
+	return served{path, s.listener, s.Feed(), end}
 }
 
 func TestClient(t *testing.T) {
