@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,7 +62,8 @@ type program struct {
 	t    testing.TB
 	host *netns.Host
 	dir  string
-	conf string // file
+	conf string   // file
+	wrap []string // a command that becomes the daemon, whose own command line follows it; may be empty
 }
 
 func newProgram(t testing.TB, host *netns.Host, conf string) *program {
@@ -196,7 +198,8 @@ func (p *program) run() *daemon {
 		p.t.Fatal(err)
 	}
 	d := &daemon{program: p, log: &lockedBuffer{}}
-	d.cmd = p.host.Command(os.Getenv(programEnv), "run", "-c", p.conf)
+	command := append(slices.Clone(p.wrap), os.Getenv(programEnv), "run", "-c", p.conf)
+	d.cmd = p.host.Command(command[0], command[1:]...)
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
 	d.cmd.Stderr = d.log
 	p.host.Start(p.t, d.cmd)
