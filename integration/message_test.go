@@ -62,6 +62,7 @@ func TestMessages(t *testing.T) {
 		{[]string{"status", "-c", p.conf}, 1, `nftsentry is not running \(nobody answers on .*/sock\): start it with "nftsentry run"`},
 		{[]string{"unblock", "192.0.2.7", "-c", p.conf}, 1, `nftsentry is not running .*`},
 		{[]string{"watch", "-c", p.conf}, 1, `nftsentry is not running .*`},
+		{[]string{"top", "-c", p.conf}, 2, `top needs a terminal: "nftsentry watch" and "nftsentry list" are for pipes`},
 		{[]string{"watch", "now"}, 2, `watch takes no arguments: see "nftsentry watch --help"`},
 		{[]string{"watch", "--event", "probes"}, 2, `--event "probes": must be one of probe, .*, lost`},
 		{[]string{"watch", "--kind", "connect,tcp"}, 2, `--kind "tcp": must be one of connect, .*`},
@@ -79,7 +80,7 @@ func TestMessages(t *testing.T) {
 // TestHelp shows that each command says how it is used, with an example.
 func TestHelp(t *testing.T) {
 	p := newProgram(t, netns.New(t, "host"), "")
-	for _, command := range []string{"run", "check", "status", "list", "watch", "block", "unblock", "reload", "panic", "resume", "teardown", "version", "completion", "help"} {
+	for _, command := range []string{"run", "check", "status", "list", "watch", "top", "block", "unblock", "reload", "panic", "resume", "teardown", "version", "completion", "help"} {
 		r := p.exec(command, "--help")
 		if r.code != 0 || !strings.Contains(r.stdout, "Examples:\n") || !strings.Contains(r.stdout, "--config") || r.stderr != "" {
 			t.Errorf("nftsentry %s --help: %+v", command, r)

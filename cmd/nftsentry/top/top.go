@@ -1,0 +1,84 @@
+package top
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	tea "charm.land/bubbletea/v2"
+	"golang.org/x/sync/errgroup"
+
+	"nftsentry/controller/api"
+)
+
+// Run shows what the daemon does until a key, a signal or the daemon ends it,
+// and leaves the terminal as it was. The terminal is in and out.
+//
+// Errors: those of the daemon; nil when a person or a signal has ended it.
+func Run(ctx context.Context, daemon Daemon, in io.Reader, out io.Writer) error {
+	if _, err := daemon.Status(ctx); err != nil {
+		return err // before the screen is taken
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	m := newModel(ctx, daemon, time.Now())
+	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out))
+	var watching errgroup.Group
+	watching.Go(func() error { return follow(ctx, daemon, program.Send) })
+	_, err := program.Run()
+	cancel()
+	_ = watching.Wait() // its error was sent
+	if errors.Is(err, tea.ErrProgramKilled) && !errors.Is(err, tea.ErrProgramPanic) || errors.Is(err, tea.ErrInterrupted) {
+		err = nil // by a signal
+	}
+	return errors.Join(err, m.err)
+}
+
+const (
+	gatherFor = 100 * time.Millisecond // events, before they are shown
+	gathered  = 4096                   // at most
+)
+
+// follow sends events in bundles, so that a flood of them costs no more than a
+// few pictures a second, and in the end why there are no more.
+func follow(ctx context.Context, daemon Daemon, send func(tea.Msg)) error {
+	all := make(chan api.Event, gathered)
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		defer close(all)
+		return daemon.Watch(inner, api.EventFilter{}, func(e api.Event) error {
+			select {
+			case all <- e:
+				return nil
+			case <-inner.Done():
+				return inner.Err()
+			}
+		})
+	})
+	g.Go(func() error {
+		for bundle := range bundles(all) {
+			send(bundle)
+		}
+		return nil
+	})
+	err := g.Wait()
+	send(ended{err})
+	return err
+}
+
+// bundles gathers events until there are none.
+func bundles(all <-chan api.Event) func(yield func(events) bool) {
+	return func(yield func(events) bool) {
+		for first := range all {
+			time.Sleep(gatherFor)
+			bundle := events{first}
+			for len(all) > 0 && len(bundle) < gathered {
+				bundle = append(bundle, <-all)
+			}
+			if !yield(bundle) {
+				return
+			}
+		}
+	}
+}
