@@ -150,6 +150,9 @@ func (t *translation) banner() {
 	t.add(c)
 }
 
+// maxWords is how many words a command of ours may have.
+const maxWords = 64
+
 // command translates KILL_RUN_CMD.
 func (t *translation) command() {
 	c, set := t.change("KILL_RUN_CMD")
@@ -163,6 +166,9 @@ func (t *translation) command() {
 		when = "before"
 	}
 	parsed := portsentry.ParseCommand(line)
+	if len(parsed.Words) > maxWords {
+		parsed = portsentry.Command{Shell: fmt.Sprintf("more than %d words", maxWords)}
+	}
 	if parsed.Shell == "" && strings.HasPrefix(parsed.Words[0], "/") {
 		c.set("hook.exec", "command", array(parsed.Words))
 		c.set("hook.exec", "when", quoted(when))

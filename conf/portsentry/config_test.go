@@ -88,7 +88,7 @@ func TestMistakes(t *testing.T) {
 		"twice in 2.x":     {two + two, `f:2: SCAN_TRIGGER: a second time, after line 1: leave the one that you mean`},
 		"empty in 2.x":     {two + `KILL_ROUTE=""`, `f:2: KILL_ROUTE: no value, and Portsentry 2.x does not start without one: put a # before the line`},
 		"stray in 2.x":     {two + `= "1"`, `f:2: "= \"1\"" sets nothing: put a # before it, or take it out`},
-		"long line":        {one + long, `f:2: 1114 bytes long, and Portsentry 1.2 reads 1022 of a line: make it shorter`},
+		"long line":        {one + long, `f:2: 1114 bytes long, and Portsentry reads 1022 of a line: make it shorter`},
 		"letters of 8 bit": {one + `PORT_BANNER="go, é"`, `f:2: PORT_BANNER: a character that Portsentry 1.2 cannot read, behind "go, ": take it out`},
 		"tab in value":     {two + "PORT_BANNER=\"go\tnow\"", `f:2: PORT_BANNER: a character that Portsentry 2.x cannot read, behind "go": take it out`},
 		"no text":          {"\n\x7fELF\x00", "f:2: a NUL byte: this is no text, name the file that Portsentry reads"},

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// maxLine1 is how many bytes of a line 1.2 reads at once, its newline included: MAXBUF less the NUL at the end.
-const maxLine1 = 1023
+// maxLine is how many bytes of a line Portsentry reads at once, its newline included: MAXBUF less the NUL at the end.
+const maxLine = 1023
 
 // A parser is a portsentry.conf on its way to a Config.
 type parser struct {
@@ -25,8 +25,8 @@ func (p *parser) line(n int, s string) {
 	if blank := strings.TrimSpace(s); blank == "" || blank[0] == '#' {
 		return
 	}
-	if p.version == V1 && len(s) >= maxLine1 {
-		p.wrong(n, "%d bytes long, and Portsentry 1.2 reads %d of a line: make it shorter", len(s), maxLine1-1)
+	if len(s) >= maxLine {
+		p.wrong(n, "%d bytes long, and Portsentry reads %d of a line: make it shorter", len(s), maxLine-1)
 		return
 	}
 	m := assignment.FindStringSubmatch(s)
