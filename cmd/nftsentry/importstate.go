@@ -147,12 +147,8 @@ func (t *takeover) save(s *state.Store, entries []portsentry.Entry) error {
 		blocked[b.Source] = true
 	}
 	made, known := 0, 0
-	for _, e := range entries {
+	for _, e := range t.unspared(entries) {
 		b := t.block(e)
-		if why := t.spare.reason(e.Address); why != "" {
-			t.say("%s is not blocked: it is ignored, %s", e.Address, why)
-			continue
-		}
 		last, over, err := s.Last(b.Source)
 		if err != nil {
 			return err
@@ -167,6 +163,29 @@ func (t *takeover) save(s *state.Store, entries []portsentry.Entry) error {
 	}
 	t.say("%s: %s taken over, each for %s from now; %d known already", t.cfg.State.Dir, plural(made, "block"), conf.FormatDuration(t.cfg.Block.Timeout), known)
 	return nil
+}
+
+// maxSpared bounds how many ignored sources are told of one by one.
+const maxSpared = 20
+
+// unspared are the entries of sources that are not ignored.
+func (t *takeover) unspared(entries []portsentry.Entry) []portsentry.Entry {
+	var out []portsentry.Entry
+	spared := 0
+	for _, e := range entries {
+		why := t.spare.reason(e.Address)
+		if why == "" {
+			out = append(out, e)
+			continue
+		}
+		if spared++; spared <= maxSpared {
+			t.say("%s is not blocked: it is ignored, %s", e.Address, why)
+		}
+	}
+	if spared > maxSpared {
+		t.say("%d more are not blocked: they are ignored", spared-maxSpared)
+	}
+	return out
 }
 
 // block makes a block of an entry. A binary file does not say when it was made.

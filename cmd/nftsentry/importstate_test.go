@@ -300,6 +300,26 @@ func TestImportStateUnblocked(t *testing.T) {
 	}
 }
 
+// TestImportStateManyIgnored shows that ignored sources are told of, but not one by one for ever.
+func TestImportStateManyIgnored(t *testing.T) {
+	m := newMoved(t, settings1)
+	var text strings.Builder
+	for i := range 100 {
+		text.WriteString(line1("x", fmt.Sprintf("203.0.113.%d", i), i, 22, "tcp"))
+	}
+	put(t, filepath.Join(m.old, "portsentry.blocked.tcp"), text.String())
+	said := m.imported()
+	if n := strings.Count(said, "is not blocked: it is ignored, by ignore.sources\n"); n != maxSpared {
+		t.Errorf("%d sources are told of, want %d", n, maxSpared)
+	}
+	if want := "80 more are not blocked: they are ignored\n"; !strings.Contains(said, want) {
+		t.Errorf("no %q in\n%s", want, said)
+	}
+	if live := m.live(); len(live) != 0 {
+		t.Errorf("blocked: %v", live)
+	}
+}
+
 // TestImportStateRefused has each reason not to begin. Nothing is printed or written then.
 func TestImportStateRefused(t *testing.T) {
 	good := line1("192.0.2.7", "192.0.2.7", 0, 22, "tcp")
