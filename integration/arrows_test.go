@@ -14,9 +14,13 @@ import (
 // arrows are the packages of ours that each may import, tests aside: the
 // arrows point down only.
 var arrows = map[string][]string{
-	"cmd/nftsentry":      {"cmd/nftsentry/top", "conf", "controller", "controller/api", "controller/compat", "controller/host", "listener", "nft", "state"},
+	"cmd/nftsentry": {
+		"cmd/nftsentry/top", "conf", "conf/portsentry", "controller", "controller/api", "controller/compat", "controller/host",
+		"listener", "nft", "state",
+	},
 	"cmd/nftsentry/top":  {"conf", "controller/api"},
 	"conf":               {},
+	"conf/portsentry":    {},
 	"controller":         {"listener", "nft", "state"},
 	"controller/api":     {"state"},
 	"controller/compat":  {},

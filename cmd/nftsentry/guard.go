@@ -185,7 +185,7 @@ func controllerConfig(c conf.Config, table nft.Config) controller.Config {
 		ignored[p] = "ignore.sources"
 	}
 	return controller.Config{
-		Observe: c.Mode == conf.Observe, TCP: responses[c.TCP.Respond], UDP: responses[c.UDP.Respond],
+		Observe: c.Mode == conf.Observe, TCP: responseOf[c.TCP.Respond], UDP: responseOf[c.UDP.Respond],
 		Connects: c.Trigger.Connects, Window: c.Trigger.Window,
 		Timeout: c.Block.Timeout, Escalate: c.Block.Escalate, Forget: c.Block.Forget, Unproven: c.Block.Unproven,
 		Ignored: ignored, IgnoreHost: c.Ignore.Host,
@@ -193,7 +193,7 @@ func controllerConfig(c conf.Config, table nft.Config) controller.Config {
 	}
 }
 
-var responses = map[conf.Respond]controller.Response{
+var responseOf = map[conf.Respond]controller.Response{
 	conf.RespondLog: controller.RespondLog, conf.RespondBlock: controller.RespondBlock,
 }
 
