@@ -27,6 +27,7 @@ type Table struct {
 	port   uint32                // the port id of conn
 	ports  ownPorts              // of all connections that make changes
 	reader *netlink.Conn         // for single elements and for the shape, likewise
+	found  map[string]int        // intervals in each set that look has seen last, by the name of the set
 	shape  shape                 // what our own last transaction has left; nothing if somebody came between
 }
 
