@@ -14,7 +14,7 @@ import (
 // event is the way from a probe to a block.
 func (c *Controller) event(e listener.Event) {
 	c.stats.Events++
-	if c.panicked {
+	if c.suspended() {
 		c.debug("suspended", e)
 		return
 	}
