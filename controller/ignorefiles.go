@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/gaissmai/bart"
 	"go.uber.org/zap"
@@ -89,7 +90,7 @@ func (l *Listed) reason(at place) string {
 // is brought in line with it as soon as it lets us.
 func (c *Controller) SetListed(ctx context.Context, l *Listed) error {
 	return c.call(ctx, func(answer func(error)) {
-		waited := c.cfg.Unlisted
+		began, waited := time.Now(), c.cfg.Unlisted
 		c.cfg.Listed, c.cfg.Unlisted = l, false
 		c.setHost(c.host)
 		err := c.tellListed(waited)
@@ -98,7 +99,7 @@ func (c *Controller) SetListed(ctx context.Context, l *Listed) error {
 			err = fmt.Errorf("tell the kernel who is ignored: %w", err)
 		}
 		c.endIgnored()
-		c.log.Info("ignored sources", zap.Int("listed", l.Size()), zap.Int("all", c.ignored.size()))
+		c.log.Info("ignored sources", zap.Int("listed", l.Size()), zap.Int("all", c.ignored.size()), zap.Duration("took", time.Since(began)))
 		answer(err)
 	})
 }

@@ -6,11 +6,13 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"nftsentry/integration/netns"
 )
@@ -152,6 +154,17 @@ func TestIgnoredWithoutGap(t *testing.T) {
 	}
 	if looks == 0 {
 		t.Error("nobody has looked")
+	}
+}
+
+// TestTooLong says what to do where the socket is too small.
+func TestTooLong(t *testing.T) {
+	err := tooLong(fmt.Errorf("sendmsg: %w", unix.EMSGSIZE))
+	if want := "net.core.wmem_max of the host to 33554432"; !errors.Is(err, unix.EMSGSIZE) || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q in it", err, want)
+	}
+	if err := tooLong(unix.ENFILE); err != unix.ENFILE {
+		t.Errorf("another error becomes %v", err)
 	}
 }
 

@@ -6,9 +6,9 @@ import (
 	"unicode"
 )
 
-// MaxEntries is how many addresses and prefixes all files together may have: the kernel has to take all of them in one
-// transaction.
-const MaxEntries = 262144
+// MaxEntries is how many lines with an address or prefix all files together may have: the kernel has to take them in one
+// transaction, during which nothing else is decided.
+const MaxEntries = 131072
 
 // Parse reads a file that is called name in errors, which are of type Errors. The entries are in the order of their
 // lines. Data may be of any size and content.
