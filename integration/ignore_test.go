@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -135,6 +136,7 @@ func TestIgnoreFilesBroken(t *testing.T) {
 	file.write("# moved\n")
 	eventually(t, "the file is taken", soon, func() bool { s := d.status(); return s.Ignored.Listed == 0 && len(s.Problems) == 0 })
 	expectRead(t, w.client, "", server4, 23, "caught")
+	d.listed()
 	expectSilence(t, w.client, "", server4, 80)
 }
 
@@ -189,6 +191,7 @@ func TestIgnoreFilesMissing(t *testing.T) {
 	d.must("resume")
 	expectSilence(t, w.client, "", server4, 80)
 	expectRead(t, w.client, "", server6, 23, "caught")
+	eventually(t, "both are listed", soon, func() bool { return len(d.list()) == 2 })
 	expectSilence(t, w.client, "", server6, 80)
 	if s := d.status(); s.Mode != "enforce" || len(s.Problems) != 0 {
 		t.Errorf("mode %s, problems %q", s.Mode, s.Problems)
@@ -289,6 +292,9 @@ func TestIgnoreFilesLarge(t *testing.T) {
 		want := n + strings.Count(more, "\n")
 		eventually(t, "the file is taken", 3*soon, func() bool { return d.status().Ignored.Listed == want })
 		t.Logf("%d lines in force after %v", want, time.Since(began))
+	}
+	for _, m := range regexp.MustCompile(`"ignored sources".*"took":"([^"]+)"`).FindAllStringSubmatch(d.log.String(), -1) {
+		t.Logf("the controller was busy with a change for %s", m[1])
 	}
 	close(stop)
 	_ = g.Wait()
