@@ -94,6 +94,10 @@ func TestIgnoreFiles(t *testing.T) {
 			expectRead(t, w.client, "", f.server, 80, "welcome")
 			touchMany(w.client, f.server)
 			expectRead(t, w.client, "", f.server, 80, "welcome")
+
+			d.end(unix.SIGKILL) // the kernel knows it without anybody to pardon it
+			touchMany(w.client, f.server)
+			expectRead(t, w.client, "", f.server, 80, "welcome")
 		})
 	}
 }
