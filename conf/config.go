@@ -128,6 +128,9 @@ type Ignore struct {
 	// Sources are the addresses, as prefixes of full length, and prefixes that are never blocked: masked, without
 	// zones, IPv4 as IPv4. They may overlap.
 	Sources []netip.Prefix
+	// Files are absolute paths of files that list more of them, as Portsentry's do: see package ignore. They need not
+	// exist.
+	Files []string
 	// Host adds the addresses, gateways and resolvers of this host, as they change.
 	Host bool
 	// Sessions are the ports where a session, a completed TCP connection, makes its source a peer, against which unproven

@@ -65,7 +65,10 @@ func TestGood(t *testing.T) {
 					Timeout: time.Second, Escalate: []time.Duration{time.Minute, time.Minute, 365 * day}, Forget: 14 * day,
 					Unproven: 90 * time.Second, Prefix6: 56, Action: Reject,
 				},
-				Ignore:  Ignore{Sessions: []PortRange{{22, 22}, {2222, 2222}}, Interfaces: []string{"wg0", "br-lan.7"}},
+				Ignore: Ignore{
+					Files:    []string{"/etc/portsentry/portsentry.ignore", "/etc/portsentry/portsentry.ignore.static"},
+					Sessions: []PortRange{{22, 22}, {2222, 2222}}, Interfaces: []string{"wg0", "br-lan.7"},
+				},
 				State:   State{Dir: "/srv/state"},
 				Control: Control{Socket: "/srv/state/sock", Group: "root"},
 				Log:     Log{Level: zapcore.DebugLevel, Format: JSON},

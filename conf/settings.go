@@ -45,6 +45,7 @@ func (c *Config) settings() settings {
 		{"block.action", one(&c.Block.Action, oneOf(Drop, Reject))},
 
 		{"ignore.sources", each(&c.Ignore.Sources, source)},
+		{"ignore.files", each(&c.Ignore.Files, path(maxPath))},
 		{"ignore.host", one(&c.Ignore.Host, boolean)},
 		{"ignore.sessions", one(&c.Ignore.Sessions, portList)},
 		{"ignore.interfaces", each(&c.Ignore.Interfaces, interfaceName)},

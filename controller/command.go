@@ -118,6 +118,8 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 		return state.Block{}, ErrObserving
 	case c.panicked:
 		return state.Block{}, ErrPanicked
+	case c.cfg.Unlisted:
+		return state.Block{}, ErrUnlisted
 	}
 	if by, reason, ok := c.ignored.covers(source); ok {
 		return state.Block{}, fmt.Errorf("%s is covered by %s (%s): %w", display(source), display(by), reason, ErrIgnored)
@@ -275,8 +277,8 @@ func (c *Controller) Stats(ctx context.Context) (Stats, error) {
 	var s Stats
 	err := c.call(ctx, func(answer func(error)) {
 		s = c.stats
-		s.Live, s.Prefixes, s.Served, s.Doubts = len(c.blocks.bySource), len(c.ignored.reasons), len(c.served), c.doubts.list()
-		s.Panicked, s.Damage = c.panicked, c.repair.failed
+		s.Live, s.Prefixes, s.Served, s.Doubts = len(c.blocks.bySource), c.ignored.size(), len(c.served), c.doubts.list()
+		s.Panicked, s.Unlisted, s.Damage = c.panicked, c.cfg.Unlisted, c.repair.failed
 		answer(nil)
 	})
 	if err != nil {

@@ -32,6 +32,10 @@ type Config struct {
 	// Ignored are the sources that are never blocked, each with the reason
 	// that is told to whoever asks.
 	Ignored map[netip.Prefix]string
+	// Listed are likewise those that files list; nil for none. Unlisted says
+	// that the files cannot be read: see SetListed.
+	Listed   *Listed
+	Unlisted bool
 	// IgnoreHost adds to them what belongs to the host: see SetHost.
 	IgnoreHost bool
 	// Table is what the kernel enforces and how it judges. The controller fills

@@ -72,6 +72,7 @@ type Stats struct {
 	Prefixes  int      // addresses and prefixes that are ignored now
 	Served    int      // ports where a service was seen
 	Panicked  bool     // all blocks are suspended
+	Unlisted  bool     // likewise, because files that list ignored sources cannot be read
 	Doubts    []string // why unproven evidence is not trusted at the moment
 }
 

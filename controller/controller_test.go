@@ -351,7 +351,7 @@ func BenchmarkIgnored(b *testing.B) {
 		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
 		list[netip.PrefixFrom(a, 32-i%8).Masked()] = "file"
 	}
-	l := newIgnoreList(list, never)
+	l := newIgnoreList(nil, list, never)
 	a := netip.MustParseAddr("203.0.113.7")
 	for b.Loop() {
 		l.find(a)

@@ -14,7 +14,7 @@ import (
 // event is the way from a probe to a block.
 func (c *Controller) event(e listener.Event) {
 	c.stats.Events++
-	if c.panicked {
+	if c.suspended() {
 		c.debug("suspended", e)
 		return
 	}
@@ -188,8 +188,13 @@ const underway = time.Second
 // can be explained shows that the kernel does not hold the block any more: so
 // do a connection to a decoy, and a block that the kernel has made anew.
 func (c *Controller) again(e listener.Event, b state.Block) {
+	if e.Time.Sub(b.Since) < underway {
+		c.tell(Notice{Time: e.Time, What: Probed, Event: e})
+		c.debug("already blocked", e)
+		return
+	}
 	c.tell(Notice{Time: e.Time, What: Repeated, Event: e, Block: b})
-	if e.Time.Sub(b.Since) < underway || c.cfg.Observe || c.repair.failed != nil {
+	if c.cfg.Observe || c.repair.failed != nil {
 		c.debug("already blocked", e)
 		return
 	}

@@ -1,9 +1,9 @@
 package controller
 
 import (
-	"maps"
 	"net/netip"
-	"slices"
+
+	"github.com/gaissmai/bart"
 )
 
 // never are the sources that no packet from another host can have: RFC 1122
@@ -19,40 +19,25 @@ var never = map[netip.Prefix]string{
 	netip.MustParsePrefix("ff00::/8"):           "multicast",
 }
 
-// An ignoreList finds the most special of many prefixes around an address, by
-// one look-up for each prefix length that occurs.
+// An ignoreList finds the most special of many prefixes around an address:
+// those of the configuration and of the host, and those listed in files.
 type ignoreList struct {
-	reasons      map[netip.Prefix]string
-	bits4, bits6 []int // lengths that occur, longest first
+	few    *bart.Table[string] // each with its reason
+	listed *Listed             // nil for none
 }
 
-// newIgnoreList joins lists of prefixes with reasons; the first one that has
-// a prefix tells its reason.
-func newIgnoreList(lists ...map[netip.Prefix]string) ignoreList {
-	l := ignoreList{reasons: make(map[netip.Prefix]string)}
+// newIgnoreList joins lists of prefixes with reasons, and what files list; the
+// first one that has a prefix tells its reason.
+func newIgnoreList(listed *Listed, lists ...map[netip.Prefix]string) ignoreList {
+	l := ignoreList{new(bart.Table[string]), listed}
 	for _, list := range lists {
 		for p, reason := range list {
-			if _, there := l.reasons[p]; !there {
-				l.reasons[p] = reason
+			if _, there := l.few.Get(p); !there {
+				l.few.Insert(p, reason)
 			}
 		}
 	}
-	for p := range l.reasons {
-		if p.Addr().Is4() {
-			l.bits4 = append(l.bits4, p.Bits())
-		} else {
-			l.bits6 = append(l.bits6, p.Bits())
-		}
-	}
-	l.bits4, l.bits6 = longestFirst(l.bits4), longestFirst(l.bits6)
 	return l
-}
-
-func longestFirst(bits []int) []int {
-	slices.Sort(bits)
-	bits = slices.Compact(bits)
-	slices.Reverse(bits)
-	return bits
 }
 
 // find tells whether an address is ignored, by which prefix and why.
@@ -62,26 +47,24 @@ func (l ignoreList) find(a netip.Addr) (by netip.Prefix, reason string, ok bool)
 
 // covers tells whether all of a prefix is ignored, by which one and why.
 func (l ignoreList) covers(p netip.Prefix) (by netip.Prefix, reason string, ok bool) {
-	bits := l.bits6
-	if p.Addr().Is4() {
-		bits = l.bits4
+	by, reason, ok = l.few.LookupPrefixLPM(p)
+	if listed, at, found := l.listed.covers(p); found && (!ok || listed.Bits() > by.Bits()) {
+		return listed, l.listed.reason(at), true
 	}
-	for _, n := range bits {
-		if n > p.Bits() {
-			continue
-		}
-		by, err := p.Addr().Prefix(n)
-		if err != nil {
-			continue
-		}
-		if reason, ok := l.reasons[by]; ok {
-			return by, reason, true
-		}
-	}
-	return netip.Prefix{}, "", false
+	return by, reason, ok
 }
 
-// prefixes lists them in order.
+// prefixes lists them, those of files last, each part in order.
 func (l ignoreList) prefixes() []netip.Prefix {
-	return slices.SortedFunc(maps.Keys(l.reasons), netip.Prefix.Compare)
+	var out []netip.Prefix
+	for p := range l.few.AllSorted() {
+		out = append(out, p)
+	}
+	if l.listed != nil {
+		out = append(out, l.listed.prefixes...)
+	}
+	return out
 }
+
+// size is how many there are.
+func (l ignoreList) size() int { return l.few.Size() + l.listed.Size() }

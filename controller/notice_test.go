@@ -32,7 +32,10 @@ func TestNotices(t *testing.T) {
 		r.touch("203.0.113.7", 23)
 		hears("the second connection", "sentence 203.0.113.7", "block 203.0.113.7")
 		r.touch("203.0.113.7", 23)
-		hears("the third connection", "repeated 203.0.113.7")
+		hears("the third connection, which may have been underway", "probe 203.0.113.7")
+		time.Sleep(underway)
+		r.touch("203.0.113.7", 23)
+		hears("the fourth connection", "repeated 203.0.113.7")
 		r.says(listener.Exempted, "203.0.113.8", 200)
 		hears("a peer", "exempted 203.0.113.8")
 		r.says(listener.Noticed, "203.0.113.9", 200)
@@ -104,7 +107,7 @@ func TestResponses(t *testing.T) {
 		},
 		"the other protocol": {
 			func(c *Config) { c.UDP = RespondRun },
-			[]string{"sentence 203.0.113.7", "block 203.0.113.7", "repeated 203.0.113.7"},
+			[]string{"sentence 203.0.113.7", "block 203.0.113.7", "probe 203.0.113.7"},
 			Stats{Events: 2, Blocked: 1},
 		},
 	} {

@@ -45,9 +45,13 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 	})
 }
 
+// suspended tells whether nothing is noticed or blocked for now: by Panic, or
+// because nobody knows who is to be ignored.
+func (c *Controller) suspended() bool { return c.panicked || c.cfg.Unlisted }
+
 // load makes the table what the configuration and our list say.
 func (c *Controller) load() error {
-	if c.panicked {
+	if c.suspended() {
 		return c.kernel.Load(nft.Config{Prefix6: c.cfg.Table.Prefix6}, nil, nil)
 	}
 	return c.kernel.Load(c.cfg.Table, c.elements(), c.served.elements(time.Now()))

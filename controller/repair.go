@@ -124,7 +124,7 @@ func (c *Controller) changed(ch nft.Change) {
 // restoreHosts puts back the elements that somebody has deleted or changed.
 // Those that he has added are looked up, and adopted.
 func (c *Controller) restoreHosts(keys []netip.Addr, by string) {
-	if len(keys) == 0 || c.panicked {
+	if len(keys) == 0 || c.suspended() {
 		return
 	}
 	restored := 0
@@ -180,7 +180,7 @@ func (c *Controller) mendAll() error {
 // before the table is filled anew. What has a comment and is not on our list is
 // no block of the kernel's own: we have ended it, or it was never to be.
 func (c *Controller) adoptUntold() {
-	if c.panicked {
+	if c.suspended() {
 		return
 	}
 	held, err := c.kernel.Blocked()

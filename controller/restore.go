@@ -264,7 +264,7 @@ func (c *Controller) setHost(h Host) {
 	if !c.cfg.IgnoreHost {
 		h.Ignored = nil
 	}
-	c.ignored = newIgnoreList(c.cfg.Ignored, h.Ignored, never)
+	c.ignored = newIgnoreList(c.cfg.Listed, c.cfg.Ignored, h.Ignored, never)
 	c.cfg.Table.Ignored, c.cfg.Table.OnLink6 = c.ignored.prefixes(), h.OnLink6
 }
 

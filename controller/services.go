@@ -95,7 +95,7 @@ func (c *Controller) Serve(ctx context.Context, serving []nft.Service) error {
 				c.served.add(one, now.Add(s.Timeout))
 			}
 		}
-		if len(known) == 0 || c.panicked {
+		if len(known) == 0 || c.suspended() {
 			answer(nil)
 			return
 		}

@@ -15,12 +15,13 @@ import (
 // arrows point down only.
 var arrows = map[string][]string{
 	"cmd/nftsentry": {
-		"cmd/nftsentry/top", "conf", "conf/portsentry", "controller", "controller/api", "controller/compat", "controller/host",
+		"cmd/nftsentry/top", "conf", "conf/ignore", "conf/portsentry", "controller", "controller/api", "controller/compat", "controller/host",
 		"listener", "nft", "state",
 	},
 	"cmd/nftsentry/top":  {"conf", "controller/api"},
 	"conf":               {},
 	"conf/portsentry":    {},
+	"conf/ignore":        {},
 	"controller":         {"listener", "nft", "state"},
 	"controller/api":     {"state"},
 	"controller/compat":  {},

@@ -111,7 +111,7 @@ func TestRespondWords(t *testing.T) {
 			log := p.syslog()
 			d := p.run()
 			watch := d.watch()
-			eventually(t, "somebody watches", 5*time.Second, func() bool { return d.watching() == 1 })
+			eventually(t, "somebody watches", 5*time.Second, func() bool { return d.status().Readers == 1 })
 			want := map[string]string{"log": "would-block", "run": "run"}[respond]
 			for source, probe := range map[string]func(){
 				client4: func() { nmap(t, w.client, server4, "79", "-sN") },

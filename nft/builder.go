@@ -48,12 +48,13 @@ type builder struct {
 	cfg   Config
 	sets  sets
 
-	err error // of adding anonymous sets
+	filled map[string]int // intervals that sets of sources have got, by the name of the set
+	err    error          // of adding anonymous sets
 }
 
 func newBuilder(conn *nftables.Conn, name string, cfg Config) *builder {
 	t := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
-	return &builder{conn: conn, table: t, cfg: cfg, sets: newSets(t)}
+	return &builder{conn: conn, table: t, cfg: cfg, sets: newSets(t), filled: make(map[string]int)}
 }
 
 // addTable adds the table with its sets and objects where they are missing
@@ -102,8 +103,10 @@ var linkLocal = netip.MustParsePrefix("fe80::/10")
 
 func (b *builder) fillPrefixes(set *nftables.Set, f family, prefixes []netip.Prefix) error {
 	b.conn.FlushSet(set)
-	var elems []nftables.SetElement
-	for _, s := range merge(ofFamily(prefixes, f)) {
+	spans := merge(ofFamily(prefixes, f))
+	b.filled[set.Name] = len(spans)
+	elems := make([]nftables.SetElement, 0, 2*len(spans))
+	for _, s := range spans {
 		elems = append(elems, interval(s.first, s.last, 0, "")...)
 	}
 	return addElements(b.conn, set, elems)

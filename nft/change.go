@@ -194,8 +194,7 @@ func elementKey(attrs []byte) (key netip.Addr, ends, ok bool) {
 	ok = eachAttr(attrs, func(ad *netlink.AttributeDecoder) {
 		switch ad.Type() {
 		case unix.NFTA_SET_ELEM_FLAGS:
-			b := ad.Bytes()
-			ends = len(b) == 4 && binary.BigEndian.Uint32(b)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			ends = endsInterval(ad.Bytes())
 		case unix.NFTA_SET_ELEM_KEY:
 			eachAttr(ad.Bytes(), func(data *netlink.AttributeDecoder) {
 				if data.Type() == unix.NFTA_DATA_VALUE {
@@ -205,6 +204,12 @@ func elementKey(attrs []byte) (key netip.Addr, ends, ok bool) {
 		}
 	})
 	return key, ends, ok && found
+}
+
+// endsInterval tells whether flags of an element are those of one that only
+// ends an interval.
+func endsInterval(flags []byte) bool {
+	return len(flags) == 4 && binary.BigEndian.Uint32(flags)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 }
 
 // eachAttr calls f for each netlink attribute. It is false if they are cut short.

@@ -23,7 +23,7 @@ type shape [sha256.Size]byte
 // and their flags, objects, the elements of sets that come from the
 // configuration, and nothing besides. A table that is gone, or has never been
 // loaded, is not intact. Blocks are not looked at. It takes a millisecond or
-// two, and more for each thousand of ignored prefixes.
+// two, and a quarter of a second with 100,000 ignored prefixes.
 func (t *Table) Intact() (bool, error) {
 	if t.shape == (shape{}) {
 		return false, nil
@@ -68,7 +68,12 @@ func (t *Table) transformOnce(fill func(b *builder, chains []string) error) (sur
 	if err != nil {
 		return false, err
 	}
-	if err := t.transact(func(b *builder) error { return fill(b, chains) }); err != nil {
+	var filled map[string]int
+	err = t.transact(func(b *builder) error {
+		filled = b.filled
+		return fill(b, chains)
+	})
+	if err != nil {
 		return false, err
 	}
 	t.shape = shape{}
@@ -80,8 +85,22 @@ func (t *Table) transformOnce(fill func(b *builder, chains []string) error) (sur
 	if err != nil || after != next(before) {
 		return false, err
 	}
+	if err := t.verifySources(filled); err != nil {
+		return false, err
+	}
 	t.shape = got
 	return true, nil
+}
+
+// verifySources compares how many intervals the sets of sources have got with
+// how many look has found in them.
+func (t *Table) verifySources(filled map[string]int) error {
+	for set, want := range filled {
+		if got := t.found[set]; got != want {
+			return fmt.Errorf("set %s: %d of %d intervals are there: %w", set, got, want, ErrNotApplied)
+		}
+	}
+	return nil
 }
 
 // reshape replaces all of the shape but the table and its sets, and leaves
@@ -173,6 +192,7 @@ func (t *Table) look() (shape, error) {
 
 func (t *Table) lookOnce() (got shape, torn bool, err error) {
 	f := fingerprint{hash: sha256.New()}
+	t.found = make(map[string]int)
 	for _, a := range aspects {
 		replies, err := t.ask(a.get, netlink.Dump, map[uint16]string{unix.NFTA_TABLE_NAME: TableName})
 		if err != nil {
@@ -191,7 +211,7 @@ func (t *Table) lookOnce() (got shape, torn bool, err error) {
 		if err != nil {
 			return shape{}, false, err
 		}
-		f.addElements(set.Name, replies)
+		t.found[set.Name] = f.addElements(set.Name, replies)
 	}
 	if !f.found {
 		return shape{}, false, unix.ENOENT
@@ -255,8 +275,9 @@ func (f *fingerprint) add(a aspect, replies []netlink.Message) {
 }
 
 // addElements takes in the elements of a set, one by one: how many come in a
-// message depends on the reader's buffer.
-func (f *fingerprint) addElements(set string, replies []netlink.Message) {
+// message depends on the reader's buffer. It counts those that begin an
+// interval.
+func (f *fingerprint) addElements(set string, replies []netlink.Message) (starts int) {
 	f.write(unix.NFT_MSG_GETSETELEM, []byte(set))
 	for _, m := range replies {
 		f.torn = f.torn || m.Header.Flags&netlink.DumpInterrupted != 0
@@ -264,10 +285,15 @@ func (f *fingerprint) addElements(set string, replies []netlink.Message) {
 			continue
 		}
 		eachAttr(attributes(m.Data[nfgenmsg:])[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(elem *netlink.AttributeDecoder) {
+			all := attributes(elem.Bytes())
+			if !endsInterval(all[unix.NFTA_SET_ELEM_FLAGS]) {
+				starts++
+			}
 			f.write(unix.NFTA_LIST_ELEM, nil)
-			f.keep(attributes(elem.Bytes()), elementAttrs)
+			f.keep(all, elementAttrs)
 		})
 	}
+	return starts
 }
 
 func (f *fingerprint) keep(all map[uint16][]byte, attrs []uint16) {

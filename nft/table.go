@@ -27,6 +27,7 @@ type Table struct {
 	port   uint32                // the port id of conn
 	ports  ownPorts              // of all connections that make changes
 	reader *netlink.Conn         // for single elements and for the shape, likewise
+	found  map[string]int        // intervals in each set that look has seen last, by the name of the set
 	shape  shape                 // what our own last transaction has left; nothing if somebody came between
 }
 
@@ -106,9 +107,20 @@ func (t *Table) transact(fill func(*builder) error) error {
 		err = conn.Flush()
 	}
 	if err != nil {
-		return errors.Join(err, t.hangUp())
+		return errors.Join(tooLong(err), t.hangUp())
 	}
 	return nil
+}
+
+// tooLong says what to do where a transaction is longer than the socket takes:
+// without CAP_NET_ADMIN in the first user namespace it gets no larger buffer
+// than others do, socket(7).
+func tooLong(err error) error {
+	if !errors.Is(err, unix.EMSGSIZE) {
+		return err
+	}
+	return fmt.Errorf("%w: more than a socket may send at once in this container: set the sysctl net.core.wmem_max of the host to %d, or ignore and block fewer",
+		err, bufferSize)
 }
 
 // Load makes the table what the configuration says, with exactly the given

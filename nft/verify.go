@@ -149,11 +149,18 @@ func getElements(conn *netlink.Conn, set *nftables.Set, wanted []Element) ([]tim
 	return all, nil
 }
 
+// dumpBuffer is how large a datagram may be that is read, in bytes. For each
+// datagram of a dump the kernel walks over all elements that it has told
+// already, and it fills as much as the reader has room for, up to 32 KiB
+// (netlink_dump in net/netlink/af_netlink.c): with 4 KiB, the default, 100,000
+// ignored prefixes take eight times as long.
+const dumpBuffer = 64 << 10
+
 func (t *Table) readConnection() (*netlink.Conn, error) {
 	if t.reader != nil {
 		return t.reader, nil
 	}
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: t.netns})
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: t.netns, MessageBufferSize: dumpBuffer})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"nftsentry/conf"
+	"nftsentry/conf/ignore"
 	"nftsentry/nft"
 )
 
@@ -15,7 +16,7 @@ import (
 type report struct {
 	Config  string      `json:"config"` // file; "" for the built-in defaults
 	Correct bool        `json:"correct"`
-	Errors  []string    `json:"errors"` // of the configuration
+	Errors  []string    `json:"errors"` // of the configuration and of ignore.files
 	Host    []hostCheck `json:"host"`
 }
 
@@ -31,23 +32,23 @@ func newCheck(o *options) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration and this host, and change nothing",
 		Long: `Check reads the configuration and reports all that is wrong in it at once, with
-line and column. Then it asks the kernel whether it would take the table, in a
+line and column, and likewise the files of ignore.files. Then it asks the kernel whether it would take the table, in a
 transaction that is thrown away.
 
 Exit status: 0 if all is well, 1 if this host lacks something, 2 if the
-configuration is wrong.`,
+configuration, or a file that it names, is wrong.`,
 		Example: "  nftsentry check\n  nftsentry check -c ./nftsentry.toml",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
 			cfg, file, err := o.load()
-			var wrong conf.Errors
-			if err != nil && !errors.As(err, &wrong) {
+			if err == nil {
+				_, err = ignore.Read(cfg.Ignore.Files)
+			}
+			wrong := mistakes(err)
+			if err != nil && len(wrong) == 0 {
 				return err
 			}
-			r := report{Config: file, Correct: err == nil, Errors: []string{}, Host: []hostCheck{}}
-			for _, e := range wrong {
-				r.Errors = append(r.Errors, e.Error())
-			}
+			r := report{Config: file, Correct: err == nil, Errors: wrong, Host: []hostCheck{}}
 			if err == nil {
 				r.Host = checkHost(cfg)
 			}
@@ -55,6 +56,22 @@ configuration is wrong.`,
 		},
 	}
 	return o.prints(cmd)
+}
+
+// mistakes are what is wrong with a configuration or the files it names, one by one.
+func mistakes(err error) []string {
+	out := []string{}
+	var wrong conf.Errors
+	errors.As(err, &wrong)
+	for _, e := range wrong {
+		out = append(out, e.Error())
+	}
+	var list ignore.Errors
+	errors.As(err, &list)
+	for _, e := range list {
+		out = append(out, e.Error())
+	}
+	return out
 }
 
 // checkHost asks of the host what run will need.

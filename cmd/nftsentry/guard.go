@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nftsentry/conf"
+	"nftsentry/conf/ignore"
 	"nftsentry/controller"
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
@@ -41,6 +42,7 @@ type guard struct {
 	mu   sync.Mutex // held while a command changes what follows
 	cfg  atomic.Pointer[conf.Config]
 	file atomic.Pointer[string] // of the configuration; "" for the built-in defaults
+	list atomic.Pointer[listing]
 
 	socket     *api.Server
 	store      *state.Store
@@ -49,6 +51,7 @@ type guard struct {
 	table      *nft.Table
 	monitor    *nft.Monitor
 	watcher    *host.Watcher
+	follower   *ignore.Follower
 	facts      host.Facts
 	controller *controller.Controller
 	compat     *compat.Log
@@ -68,7 +71,7 @@ func openGuard(load func() (conf.Config, string, error), out *output) (*guard, e
 	g.cfg.Store(&cfg)
 	g.file.Store(&file)
 	for _, open := range []func(conf.Config) error{
-		g.lock, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openController,
+		g.lock, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openIgnored, g.openController,
 	} {
 		if err := open(cfg); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -164,7 +167,7 @@ func (g *guard) openController(cfg conf.Config) error {
 		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
 	}
 	table := tableConfig(cfg, g.decoy.Port(), g.log)
-	g.controller = controller.New(controllerConfig(cfg, table), panicked(cfg.State.Dir), h, g.table, g.store, g.hear, g.log.Named("controller"))
+	g.controller = controller.New(controllerConfig(cfg, table, g.list.Load()), panicked(cfg.State.Dir), h, g.table, g.store, g.hear, g.log.Named("controller"))
 	return g.controller.Restore()
 }
 
@@ -179,7 +182,7 @@ func (g *guard) serving() ([]nft.Service, error) {
 	return out, err
 }
 
-func controllerConfig(c conf.Config, table nft.Config) controller.Config {
+func controllerConfig(c conf.Config, table nft.Config, l *listing) controller.Config {
 	ignored := make(map[netip.Prefix]string)
 	for _, p := range c.Ignore.Sources {
 		ignored[p] = "ignore.sources"
@@ -188,7 +191,7 @@ func controllerConfig(c conf.Config, table nft.Config) controller.Config {
 		Observe: c.Mode == conf.Observe, TCP: responseOf[c.TCP.Respond], UDP: responseOf[c.UDP.Respond],
 		Connects: c.Trigger.Connects, Window: c.Trigger.Window,
 		Timeout: c.Block.Timeout, Escalate: c.Block.Escalate, Forget: c.Block.Forget, Unproven: c.Block.Unproven,
-		Ignored: ignored, IgnoreHost: c.Ignore.Host,
+		Ignored: ignored, Listed: listedOf(l.list), Unlisted: l.none, IgnoreHost: c.Ignore.Host,
 		Table: table,
 	}
 }
@@ -234,6 +237,8 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	blocks := "stay in force"
 	if panicked(g.cfg.Load().State.Dir) {
 		blocks = "are suspended until \"nftsentry resume\""
+	} else if g.list.Load().none {
+		blocks = "are suspended until ignore.files can be read"
 	}
 	if gone := g.table.Unlure(); errors.Is(gone, unix.ENOENT) {
 		blocks = "are on record only: our table was deleted from the kernel"
@@ -260,6 +265,7 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.reloadOn(ctx, hup) })
 	tasks.Go(func() error { return g.remember(ctx) })
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
+	tasks.Go(func() error { return g.follower.Run(ctx, g.lookAtIgnored) })
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })
 	return tasks.Wait()
 }

@@ -18,7 +18,7 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	cfg := g.cfg.Load()
+	cfg, list := g.cfg.Load(), g.list.Load()
 	s := api.Status{
 		Version: version, PID: os.Getpid(), Started: g.started.UTC().Truncate(time.Second),
 		Mode: mode(*cfg, stats), Config: *g.file.Load(), State: cfg.State.Dir,
@@ -28,8 +28,9 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 			Live: stats.Live, Made: stats.Blocked, Unproven: stats.Unproven, Ended: stats.Ended,
 			Would: stats.WouldHave, Failed: stats.Failed, Evicted: stats.Evicted,
 		},
-		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Events: stats.Ignored},
+		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Files: len(cfg.Ignore.Files), Listed: list.list.Len(), Events: stats.Ignored},
 		Mended:   stats.Mended,
+		Readers:  g.socket.Feed().Readers(),
 		Problems: []string{},
 		Logged:   onlyLogged(*cfg),
 	}
@@ -46,6 +47,7 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 	if stats.Panicked {
 		s.Problems = append(s.Problems, "nothing is noticed or blocked until \"nftsentry resume\"")
 	}
+	s.Problems = append(s.Problems, list.problems()...)
 	for _, reason := range stats.Doubts {
 		s.Problems = append(s.Problems, "unproven evidence makes no blocks for now: "+reason)
 	}
@@ -63,10 +65,13 @@ func onlyLogged(cfg conf.Config) []string {
 	return out
 }
 
-// mode is the configured one, or "panic" while that suspends it.
+// mode is the configured one, or what suspends it.
 func mode(cfg conf.Config, stats controller.Stats) string {
 	if stats.Panicked {
 		return "panic"
+	}
+	if stats.Unlisted {
+		return "suspended"
 	}
 	return string(cfg.Mode)
 }

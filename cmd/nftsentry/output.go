@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nftsentry/conf"
+	"nftsentry/conf/ignore"
 	"nftsentry/controller/api"
 )
 
@@ -67,9 +68,10 @@ var errSilent = errors.New("reported already")
 func isUsage(err error) bool {
 	var usage *usageError
 	var wrong conf.Errors
+	var list ignore.Errors
 	var request *api.RequestError
 	var socket *api.SocketError
-	return errors.As(err, &usage) || errors.As(err, &wrong) || errors.As(err, &request) || errors.As(err, &socket)
+	return errors.As(err, &usage) || errors.As(err, &wrong) || errors.As(err, &list) || errors.As(err, &request) || errors.As(err, &socket)
 }
 
 // finish reports how a command ended and gives the exit status for it.

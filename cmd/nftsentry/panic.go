@@ -101,6 +101,10 @@ func (o *options) switchPanic(ctx context.Context, on bool) error {
 	if err != nil {
 		return err
 	}
+	if p.Suspended != "" {
+		o.out.message(errors.New(p.Suspended))
+		text = "resumed: %s on record"
+	}
 	_, err = fmt.Fprintf(o.out.data, text+"\n", plural(p.Blocks, "block"))
 	return err
 }
@@ -172,5 +176,9 @@ func (g *guard) switchPanic(ctx context.Context, on bool) (api.Panicked, error) 
 	if err := setPanicked(g.cfg.Load().State.Dir, on); err != nil {
 		return api.Panicked{}, fmt.Errorf("done in the kernel, but a restart will not know of it: %w", err)
 	}
-	return api.Panicked{Blocks: n}, nil
+	p := api.Panicked{Blocks: n}
+	if problems := g.list.Load().problems(); !on && g.list.Load().none && len(problems) > 0 {
+		p.Suspended = problems[0]
+	}
+	return p, nil
 }

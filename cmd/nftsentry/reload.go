@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"nftsentry/conf"
+	"nftsentry/conf/ignore"
 	"nftsentry/controller/api"
 )
 
@@ -82,19 +83,27 @@ func (g *guard) Reload(ctx context.Context) (api.Reloaded, error) {
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, &api.RequestError{Err: err}
 	}
+	list, err := ignore.Read(cfg.Ignore.Files)
+	if err != nil {
+		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
+		return api.Reloaded{}, &api.RequestError{Err: err}
+	}
+	read := &listing{list: list}
 	restart := keep(&cfg, *g.cfg.Load(), g.decoy.Port())
 	table := tableConfig(cfg, g.decoy.Port(), g.log)
 	serving, err := g.serving()
 	if err != nil {
 		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
 	}
-	if err := g.controller.Reconfigure(ctx, controllerConfig(cfg, table), serving); err != nil {
+	if err := g.controller.Reconfigure(ctx, controllerConfig(cfg, table, read), serving); err != nil {
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, err
 	}
 	g.decoy.SetBanner(cfg.TCP.Banner)
 	g.level.SetLevel(cfg.Log.Level)
 	g.cfg.Store(&cfg)
+	g.list.Store(read)
+	g.follower.Follow(cfg.Ignore.Files)
 	g.file.Store(&file)
 	g.log.Info("reload", zap.String("config", describeFile(file)), zap.Strings("restart", restart))
 	return api.Reloaded{Config: file, Restart: restart}, nil

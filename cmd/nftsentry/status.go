@@ -45,6 +45,9 @@ func (o *output) status(s api.Status) error {
 	if s.Mode == "panic" {
 		blocked = fmt.Sprintf("nobody: %s suspended until \"nftsentry resume\"", plural(s.Blocks.Live, "block"))
 	}
+	if s.Mode == "suspended" {
+		blocked = fmt.Sprintf("nobody: %s suspended until ignore.files can be read", plural(s.Blocks.Live, "block"))
+	}
 	if s.Mode == string(conf.Observe) {
 		blocked = fmt.Sprintf("nobody: mode is observe; %d would have been", s.Blocks.Would)
 	}
@@ -60,13 +63,21 @@ func (o *output) status(s api.Status) error {
 		{"watched", watched(s.Watched)},
 		{"blocked", blocked},
 		{"dropped", fmt.Sprintf("%d packets, %d bytes", s.Dropped.Packets, s.Dropped.Bytes)},
-		{"ignored", fmt.Sprintf("%d addresses and prefixes", s.Ignored.Prefixes)},
+		{"ignored", ignored(s.Ignored)},
 		{"state", s.State},
 	}
 	for _, problem := range s.Problems {
 		rows = append(rows, [2]string{"problem", problem})
 	}
 	return o.facts(rows)
+}
+
+func ignored(i api.Ignored) string {
+	out := fmt.Sprintf("%d addresses and prefixes", i.Prefixes)
+	if i.Files > 0 {
+		out += fmt.Sprintf("; %s in %s", plural(i.Listed, "line"), plural(i.Files, "file"))
+	}
+	return out
 }
 
 func watched(w api.Watched) string {

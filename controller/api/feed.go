@@ -21,7 +21,7 @@ const (
 // Publish never waits: whoever reads too slowly loses events, and is told how
 // many.
 type Feed struct {
-	watched atomic.Bool // there are readers
+	count atomic.Int32 // len(readers)
 
 	mu      sync.Mutex
 	readers map[*reader]struct{} // guarded by mu
@@ -34,8 +34,8 @@ type reader struct {
 	lost   atomic.Uint64
 }
 
-// Watched tells whether there is anybody to publish for.
-func (f *Feed) Watched() bool { return f.watched.Load() }
+// Readers is how many there are to publish for.
+func (f *Feed) Readers() int { return int(f.count.Load()) }
 
 // Publish hands an event to all who want it.
 func (f *Feed) Publish(e Event) {
@@ -65,7 +65,7 @@ func (f *Feed) join(filter EventFilter) *reader {
 	}
 	r := &reader{filter: filter, events: make(chan Event, readerQueue)}
 	f.readers[r] = struct{}{}
-	f.watched.Store(true)
+	f.count.Store(int32(len(f.readers)))
 	return r
 }
 
@@ -73,7 +73,7 @@ func (f *Feed) leave(r *reader) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.readers, r)
-	f.watched.Store(len(f.readers) > 0)
+	f.count.Store(int32(len(f.readers)))
 }
 
 // or answers requests for events until ctx ends, and leaves all others to next.

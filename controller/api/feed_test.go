@@ -21,7 +21,7 @@ import (
 // watch collects events until there are want of them.
 func watch(t *testing.T, s served, filter EventFilter, want int) func() []Event {
 	t.Helper()
-	before := s.watchers()
+	before := s.feed.Readers()
 	ctx, cancel := context.WithCancel(t.Context())
 	var got []Event
 	var g errgroup.Group
@@ -33,7 +33,7 @@ func watch(t *testing.T, s served, filter EventFilter, want int) func() []Event 
 			return nil
 		})
 	})
-	until(t, "the reader is in", func() bool { return s.watchers() > before })
+	until(t, "the reader is in", func() bool { return s.feed.Readers() > before })
 	return func() []Event {
 		if err := g.Wait(); err != nil {
 			t.Errorf("Watch: %v", err)
@@ -43,15 +43,9 @@ func watch(t *testing.T, s served, filter EventFilter, want int) func() []Event 
 	}
 }
 
-func (s served) watchers() int {
-	s.feed.mu.Lock()
-	defer s.feed.mu.Unlock()
-	return len(s.feed.readers)
-}
-
 func TestWatch(t *testing.T) {
 	s := serveAs(t, zaptest.NewLogger(t), fakeGuard{}, nil)
-	if s.feed.Watched() {
+	if s.feed.Readers() > 0 {
 		t.Error("there is a reader before the first")
 	}
 	block := BlockOf(state.Block{Source: netip.MustParsePrefix("2001:db8::/64"), Since: since, Until: since.Add(time.Hour)})
@@ -72,7 +66,7 @@ func TestWatch(t *testing.T) {
 	if diff := cmp.Diff([]Event{blocked}, some()); diff != "" {
 		t.Errorf("some (-want +got):\n%s", diff)
 	}
-	until(t, "the readers are gone", func() bool { return !s.feed.Watched() })
+	until(t, "the readers are gone", func() bool { return s.feed.Readers() == 0 })
 }
 
 // TestWatchSlow has a reader that rests: others lose nothing, and it is told how
@@ -87,7 +81,7 @@ func TestWatchSlow(t *testing.T) {
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: nftsentry\r\n\r\n", eventsPath); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the reader is in", s.feed.Watched)
+	until(t, "the reader is in", func() bool { return s.feed.Readers() > 0 })
 	const many = 20000
 	began := time.Now()
 	for i := range many {
@@ -122,7 +116,7 @@ func TestWatchMany(t *testing.T) {
 	for range maxReaders {
 		g.Go(func() error { return NewClient(s.path).Watch(ctx, EventFilter{}, func(Event) error { return nil }) })
 	}
-	until(t, "all are in", func() bool { return s.watchers() == maxReaders })
+	until(t, "all are in", func() bool { return s.feed.Readers() == maxReaders })
 	err := NewClient(s.path).Watch(ctx, EventFilter{}, func(Event) error { return nil })
 	if want := "16 watch already: end one of them first"; err == nil || err.Error() != want {
 		t.Errorf("one too many: %v, want %s", err, want)
@@ -141,7 +135,7 @@ func TestWatchEnd(t *testing.T) {
 	g.Go(func() error {
 		return NewClient(s.path).Watch(t.Context(), EventFilter{}, func(Event) error { return nil })
 	})
-	until(t, "the reader is in", s.feed.Watched)
+	until(t, "the reader is in", func() bool { return s.feed.Readers() > 0 })
 	began := time.Now()
 	s.end()
 	if took := time.Since(began); took > patience/2 {

@@ -181,5 +181,5 @@ func (fakeDaemon) Reload(context.Context) (Reloaded, error) {
 	return Reloaded{Config: "/etc/f.toml", Restart: []string{"state.dir"}}, nil
 }
 
-func (fakeDaemon) Panic(context.Context) (Panicked, error)  { return Panicked{3}, nil }
-func (fakeDaemon) Resume(context.Context) (Panicked, error) { return Panicked{2}, nil }
+func (fakeDaemon) Panic(context.Context) (Panicked, error)  { return Panicked{Blocks: 3}, nil }
+func (fakeDaemon) Resume(context.Context) (Panicked, error) { return Panicked{Blocks: 2}, nil }

@@ -150,6 +150,9 @@ type Reloaded struct {
 // Panicked tells how many blocks are suspended, or in force again.
 type Panicked struct {
 	Blocks int `json:"blocks"`
+	// Suspended says why nothing is in force after a resume all the same; "" if
+	// all is.
+	Suspended string `json:"suspended,omitempty"`
 }
 
 // A Problem says what went wrong, in one sentence.
@@ -162,7 +165,7 @@ type Status struct {
 	Version string    `json:"version"`
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"` // RFC 3339, UTC, whole seconds
-	Mode    string    `json:"mode"`    // "enforce", "observe", or "panic" until resume
+	Mode    string    `json:"mode"`    // "enforce", "observe", "panic" until resume, or "suspended" while ignore.files cannot be read
 	Logged  []string  `json:"logged"`  // protocols whose evidence is only logged, by respond = "log"
 	Config  string    `json:"config"`  // the file; "" for the built-in defaults
 	Decoys  Decoys    `json:"decoys"`
@@ -170,8 +173,9 @@ type Status struct {
 	Blocks  Blocks    `json:"blocks"`
 	Ignored Ignored   `json:"ignored"`
 	Dropped Dropped   `json:"dropped"`
-	State   string    `json:"state"`  // the folder
-	Mended  uint64    `json:"mended"` // times that the table was made again after others had touched it
+	State   string    `json:"state"`   // the folder
+	Mended  uint64    `json:"mended"`  // times that the table was made again after others had touched it
+	Readers int       `json:"readers"` // who watch events now
 	// Problems says what is not as it should be, a sentence each.
 	Problems []string `json:"problems"`
 }
@@ -215,7 +219,9 @@ type Blocks struct {
 // Ignored counts what is never blocked.
 type Ignored struct {
 	Prefixes int    `json:"prefixes"` // addresses and prefixes
-	Events   uint64 `json:"events"`   // that came from them
+	Files    int    `json:"files"`    // of ignore.files
+	Listed   int    `json:"listed"`   // lines of these files that are in force, each with an address or prefix
+	Events   uint64 `json:"events"`   // that came from ignored sources
 }
 
 // Dropped counts what the kernel has dropped from blocked sources.
