@@ -115,9 +115,27 @@ func (m *mailer) checkWay() error {
 	return nil
 }
 
-// do sends one mail with all events of a job.
+// do sends one mail with all events of a job. If the server wants no mail for one of the recipients, each of them gets a mail
+// of its own, and the error is of those who get none.
 func (m *mailer) do(ctx context.Context, j *job) error {
-	msg, err := m.message(j)
+	err := m.send(ctx, j, m.To)
+	var refused *permanentError
+	if m.Server == "" || len(m.To) == 1 || !errors.As(err, &refused) {
+		return err
+	}
+	var errs []error
+	for _, to := range m.To {
+		errs = append(errs, m.send(ctx, j, []string{to}))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return &permanentError{err}
+	}
+	return nil
+}
+
+// send sends one mail with all events of a job to some recipients.
+func (m *mailer) send(ctx context.Context, j *job, to []string) error {
+	msg, err := m.message(j, to)
 	if err != nil {
 		return &permanentError{err}
 	}
@@ -134,7 +152,7 @@ func (m *mailer) do(ctx context.Context, j *job) error {
 }
 
 // message makes the mail of a job.
-func (m *mailer) message(j *job) (*mail.Msg, error) {
+func (m *mailer) message(j *job, to []string) (*mail.Msg, error) {
 	l := Letter{Host: m.host, More: j.more, Total: len(j.events) + j.more}
 	l.Others = l.Total - 1
 	for _, e := range j.events {
@@ -149,7 +167,7 @@ func (m *mailer) message(j *job) (*mail.Msg, error) {
 		return nil, err
 	}
 	msg := mail.NewMsg(mail.WithNoDefaultUserAgent())
-	if err := errors.Join(msg.From(m.From), msg.To(m.To...)); err != nil {
+	if err := errors.Join(msg.From(m.From), msg.To(to...)); err != nil {
 		return nil, fmt.Errorf("address a mail: %w", err)
 	}
 	msg.Subject(printable(subject, maxSubject))

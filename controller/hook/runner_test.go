@@ -431,7 +431,7 @@ func TestClean(t *testing.T) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	for in, want := range map[netip.Addr]string{
-		netip.MustParseAddr("::ffff:192.0.2.7"):     "192.0.2.7",
+		netip.MustParseAddr("::ffff:192.0.2.7"):    "192.0.2.7",
 		netip.MustParseAddr("fe80::1%eth0;reboot"): "fe80::1",
 	} {
 		if got := (Event{Address: in}).Target(); got != want {
