@@ -71,11 +71,13 @@ func TestTemplateBounds(t *testing.T) {
 	for _, body := range []string{
 		"{{range 9999999999}}{{end}}", "{{$n := 9999999999}}{{range $n}}{{end}}", "{{if true}}{{range 1}}{{end}}{{end}}",
 		"{{with 9}}{{range .}}{{end}}{{end}}", `{{define "a"}}{{template "a"}}{{end}}{{template "a"}}`,
-		`{{define "a"}}{{range 5}}{{end}}{{end}}`, `{{printf "%99999d" 1}}`, "{{.Host.Name}}", "{{.Events", "{{nosuch}}",
+		`{{define "a"}}{{end}}`, `{{block "a" .}}{{end}}`, "{{range .Events}}{{range $.Events}}{{end}}{{end}}",
+		"{{range .Events}}{{if true}}{{else}}{{range $.Events}}{{end}}{{end}}{{end}}", "{{with $}}{{range .Host}}{{end}}{{end}}",
+		"{{$a := .Host}}" + strings.Repeat("{{$a = printf \"%s%s\" $a $a}}", 40), "{{$a := \"<\"}}" + strings.Repeat("{{$a = html $a}}{{$a = js $a}}", 40), `{{printf "%99999d" 1}}`, "{{.Host.Name}}", "{{.Events", "{{nosuch}}",
 		strings.Repeat("x", maxTemplate+1),
 	} {
 		if v, err := template(maxTemplate, sampleMail)(body); err == nil {
-			t.Errorf("%q is taken as %q", cut(body), v)
+			t.Errorf("%q is taken as %q", cut(body), cut(v))
 		}
 	}
 }

@@ -50,9 +50,27 @@ func sampleMail() any {
 	return mailSample{Host: "host.example.org", Events: []eventSample{someEvent(), someEvent()}, More: 3, Total: 5, Others: 4}
 }
 
-// templateFuncs are what templates have besides the functions of text/template.
+// templateFuncs are what templates have besides the functions of text/template, and those of them that make texts: none of
+// them makes more than maxMade bytes, or one could be made twice as long again and again.
 var templateFuncs = tt.FuncMap{
-	"json": func(v any) (string, error) { b, err := json.Marshal(v); return string(b), err },
+	"json": func(v any) (string, error) {
+		b, err := json.Marshal(v)
+		return string(b), err
+	},
+	"print":    func(v ...any) (string, error) { return short(fmt.Sprint(v...)) },
+	"println":  func(v ...any) (string, error) { return short(fmt.Sprintln(v...)) },
+	"printf":   func(format string, v ...any) (string, error) { return short(fmt.Sprintf(format, v...)) },
+	"html":     func(v ...any) (string, error) { return short(tt.HTMLEscaper(v...)) },
+	"js":       func(v ...any) (string, error) { return short(tt.JSEscaper(v...)) },
+	"urlquery": func(v ...any) (string, error) { return short(tt.URLQueryEscaper(v...)) },
+}
+
+// short is a text that is not longer than a template may make.
+func short(s string) (string, error) {
+	if len(s) > maxMade {
+		return "", errMade
+	}
+	return s, nil
 }
 
 // template is a text/template of so many bytes that works with a sample.
@@ -75,9 +93,12 @@ func tryTemplate(s string, sample any) error {
 	if err != nil {
 		return templateError(err)
 	}
-	for _, one := range t.Templates() {
-		if one.Tree != nil && counts(one.Root) {
-			return errors.New("a range over a number is not allowed: range over .Events")
+	if len(t.Templates()) > 1 {
+		return errDefine
+	}
+	if t.Tree != nil {
+		if err := brief(t.Root, false); err != nil {
+			return err
 		}
 	}
 	if err := t.Execute(&bounded{left: maxMade}, sample); err != nil {
@@ -86,26 +107,37 @@ func tryTemplate(s string, sample any) error {
 	return nil
 }
 
-// counts says whether a template ranges over a number that it names, which could keep it busy for ever.
-func counts(node parse.Node) bool {
+var (
+	errMade   = fmt.Errorf("it makes more than %d KiB", maxMade>>10)
+	errDefine = errors.New("a template within a template is not allowed")
+	errRange  = errors.New("a range is allowed over .Events only, and not within another")
+)
+
+// brief reports what could keep a template busy for long: a range over a number, ranges and templates in each other.
+func brief(node parse.Node, ranged bool) error {
 	switch n := node.(type) {
 	case *parse.ListNode:
 		if n == nil {
-			return false
+			return nil
 		}
 		for _, one := range n.Nodes {
-			if counts(one) {
-				return true
+			if err := brief(one, ranged); err != nil {
+				return err
 			}
 		}
 	case *parse.RangeNode:
-		return n.Pipe == nil || !overEvents(n.Pipe) || counts(n.List) || counts(n.ElseList)
+		if ranged || !overEvents(n.Pipe) {
+			return errRange
+		}
+		return errors.Join(brief(n.List, true), brief(n.ElseList, ranged))
 	case *parse.IfNode:
-		return counts(n.List) || counts(n.ElseList)
+		return errors.Join(brief(n.List, ranged), brief(n.ElseList, ranged))
 	case *parse.WithNode:
-		return counts(n.List) || counts(n.ElseList)
+		return errors.Join(brief(n.List, ranged), brief(n.ElseList, ranged))
+	case *parse.TemplateNode:
+		return errDefine
 	}
-	return false
+	return nil
 }
 
 // overEvents says whether a range goes over .Events, or $.Events.
@@ -127,7 +159,7 @@ type bounded struct{ left int }
 
 func (b *bounded) Write(p []byte) (int, error) {
 	if b.left -= len(p); b.left < 0 {
-		return 0, fmt.Errorf("it makes more than %d KiB", maxMade>>10)
+		return 0, errMade
 	}
 	return len(p), nil
 }
