@@ -19,25 +19,27 @@ type runs struct {
 
 var _ sink = (*runs)(nil)
 
-// do runs the program for the one event of a job.
+// do runs the program for the one event of a job. An error that has an output is a programError.
 func (r *runs) do(ctx context.Context, j *job) error {
 	e := j.events[0]
 	began := time.Now()
 	out, err := r.trust.run(ctx, command{path: r.command[0], args: arguments(r.command[1:], e), env: environment(e)})
-	fields := []zap.Field{
-		zap.String("command", r.command[0]), zap.String("event", string(e.On)), zap.String("target", e.Target()),
-		zap.Duration("took", time.Since(began)),
-	}
-	if len(out) > 0 {
-		fields = append(fields, zap.String("output", strconv.Quote(string(out))))
-	}
 	if err != nil {
-		r.log.Warn("hook program failed", append(fields, zap.Error(err))...)
-		return fmt.Errorf("run %s: %w", r.command[0], err)
+		return &programError{fmt.Errorf("run %s: %w", r.command[0], err), string(out)}
 	}
-	r.log.Debug("hook program has run", append(fields, zap.Int("status", 0))...)
+	r.log.Debug("hook program has run", zap.String("command", r.command[0]), zap.String("event", string(e.On)),
+		zap.String("target", e.Target()), zap.Duration("took", time.Since(began)), zap.String("output", strconv.Quote(string(out))))
 	return nil
 }
+
+// A programError is the error of a program that has printed something, perhaps.
+type programError struct {
+	err    error
+	output string
+}
+
+func (p *programError) Error() string { return p.err.Error() }
+func (p *programError) Unwrap() error { return p.err }
 
 // arguments replaces the tokens in arguments, all in one pass, so that no value is looked at again.
 func arguments(args []string, e Event) []string {

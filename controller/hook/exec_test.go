@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,20 +63,12 @@ func probe() Event {
 func TestScript(t *testing.T) {
 	t.Setenv("NFTSENTRY_SECRET", "inherited")
 	tr, dir := trusting(t)
-	path := shell(t, dir, `for a; do echo "arg $a"; done; env | grep -v ^NFTSENTRY_RUN= | grep -v ^PWD= | sort; pwd; cat; echo to stderr >&2; exit 3`)
-	core, logs := observer.New(zap.DebugLevel)
-	s := &runs{tr, []string{path, "$TARGET$", "x$PORT$/$PROTOCOL$-$KIND$y", "$MODE$$MODE$", "$(id)", "$TARGET", "a b"}, zap.New(core)}
+	path := shell(t, dir, `for a; do echo "arg $a"; done; env | grep -vE '^(NFTSENTRY_RUN|PWD|OLDPWD|SHLVL|_)=' | sort; pwd; cat; echo to stderr >&2; exit 3`)
+	s := &runs{tr, []string{path, "$TARGET$", "x$PORT$/$PROTOCOL$-$KIND$y", "$MODE$$MODE$", "$(id)", "$TARGET", "a b"}, zap.NewNop()}
 	err := s.do(t.Context(), &job{events: []Event{probe()}})
-	if err == nil || !strings.Contains(err.Error(), "exit status 3") {
-		t.Errorf("error %v, want the exit status", err)
-	}
-	entry := logs.FilterMessage("hook program failed").All()
-	if len(entry) != 1 {
-		t.Fatalf("%d messages", len(entry))
-	}
-	got, err := strconv.Unquote(entry[0].ContextMap()["output"].(string))
-	if err != nil {
-		t.Fatal(err)
+	var program *programError
+	if !errors.As(err, &program) || !strings.HasSuffix(err.Error(), "hook.sh: exit status 3") {
+		t.Fatalf("error %v, want the exit status", err)
 	}
 	want := `arg 2001:db8:1:2::7
 arg x23/tcp-connecty
@@ -101,8 +92,36 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /
 to stderr
 `
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, program.output); diff != "" {
 		t.Errorf("output (-want +got):\n%s", diff)
+	}
+}
+
+// TestOutputLogged shows what is logged of programs that fail and of those that do not.
+func TestOutputLogged(t *testing.T) {
+	tr, dir := trusting(t)
+	path := shell(t, dir, "printf 'a\\033[2Jb\\n'; exit $1")
+	core, logs := observer.New(zap.DebugLevel)
+	var cfg Config
+	for _, status := range []string{"0", "7"} {
+		cfg.Exec = append(cfg.Exec, Exec{Common: Common{[]On{Block}, slow, Rate{60, time.Minute}}, Command: []string{path, status}})
+	}
+	r, err := newRunner(cfg, zap.New(core), tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := running(t, r)
+	r.Tell(block(1))
+	until(t, "both have run", func() bool { s := r.Stats(); return s[0].Done == 1 && s[1].Failed == 1 })
+	stop()
+	for message, level := range map[string]string{"hook program has run": "debug", "hook failed": "error"} {
+		all := logs.FilterMessage(message).All()
+		if len(all) != 1 || all[0].Level.String() != level {
+			t.Fatalf("%s: %v", message, all)
+		}
+		if got := all[0].ContextMap(); got["output"] != `"a\x1b[2Jb\n"` || got["target"] != "10.0.0.1" || got["event"] != "block" {
+			t.Errorf("%s: %v", message, got)
+		}
 	}
 }
 
@@ -161,7 +180,7 @@ func TestTimeout(t *testing.T) {
 			tr, dir := trusting(t)
 			file := filepath.Join(dir, "pid")
 			path := shell(t, dir, "echo $$ >"+file+"; "+text)
-			ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 			defer cancel()
 			unique := fmt.Sprintf("TEST=%s-%d", t.Name(), time.Now().UnixNano())
 			began := time.Now()

@@ -2,7 +2,9 @@ package hook
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"strconv"
 	"sync"
 	"time"
 
@@ -241,15 +243,26 @@ func (r *Runner) do(work context.Context, s *slot, j *job) {
 	r.forget(s)
 	r.wakeAll() // a hook of one job at a time may have another
 	r.mu.Unlock()
-	if err == nil {
-		return
+	if err != nil {
+		r.failed(j, again, err, zap.String("hook", name), zap.String("what", what))
 	}
-	log := r.log.With(zap.String("hook", name), zap.String("what", what), zap.Error(err))
+}
+
+// failed tells of a job that failed.
+func (r *Runner) failed(j *job, again bool, err error, fields ...zap.Field) {
+	fields = append(fields, zap.Int("events", len(j.events)+j.more), zap.Error(err))
+	if len(j.events) > 0 {
+		fields = append(fields, zap.String("event", string(j.events[0].On)), zap.String("target", j.events[0].Target()))
+	}
+	var program *programError
+	if errors.As(err, &program) && program.output != "" {
+		fields = append(fields, zap.String("output", strconv.Quote(program.output)))
+	}
 	if again {
-		log.Warn("hook failed and is tried again", zap.Int("attempt", j.attempt))
+		r.log.Warn("hook failed and is tried again", fields...)
 		return
 	}
-	log.Error("hook failed", zap.Int("events", len(j.events)+j.more))
+	r.log.Error("hook failed", fields...)
 }
 
 // forget takes a hook away that is out of the configuration and has nothing left to do.
