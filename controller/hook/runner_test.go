@@ -465,3 +465,16 @@ func TestMode(t *testing.T) {
 		}
 	})
 }
+
+// BenchmarkTell tells four hooks whose queues are full, as in a flood.
+func BenchmarkTell(b *testing.B) {
+	r := &Runner{log: zap.NewNop(), wake: make(chan struct{}, workers)}
+	for n := range 4 {
+		s := new(slot)
+		s.set(scripted(fmt.Sprint(n), &script{}))
+		r.slots = append(r.slots, s)
+	}
+	for n := 0; b.Loop(); n++ {
+		r.Tell(block(n))
+	}
+}
