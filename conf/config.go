@@ -23,6 +23,7 @@ type Config struct {
 	Ignore  Ignore
 	State   State
 	Control Control
+	Hook    Hook
 	Log     Log
 }
 
@@ -79,6 +80,7 @@ type Respond string
 const (
 	RespondLog   Respond = "log"   // it is logged
 	RespondBlock Respond = "block" // the source is blocked
+	RespondRun   Respond = "run"   // hooks are told of it, and nothing is blocked
 )
 
 // Trigger says how much evidence makes a block.
@@ -192,6 +194,7 @@ func Default() Config {
 		Ignore:  Ignore{Host: true, Sessions: []PortRange{{22, 22}}},
 		State:   State{Dir: "/var/lib/nftsentry"},
 		Control: Control{Socket: "/run/nftsentry/control.sock"},
+		Hook:    Hook{ModeTCP: "stcp", ModeUDP: "sudp"},
 		Log:     Log{Level: zapcore.InfoLevel, Format: Auto},
 	}
 }

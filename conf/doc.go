@@ -6,7 +6,8 @@
 //
 // All keys stand in one table, the method settings of Config. A file is read in three steps: the scanner notes where
 // each key and value stands, package toml says what they mean, and each value is handed to the setting of its key. What
-// no setting takes is unknown.
+// no setting takes is unknown. A section is a table that may be there many times or not at all, such as [[hook.exec]]: each
+// begins with its own defaults and has settings of its own.
 //
 // The file reference.toml has all keys with their defaults and says what they do.
 package conf

@@ -97,22 +97,26 @@ func uncapital(s string) string {
 }
 
 // assign hands each value to its setting, and reports what has none.
-func (d *document) assign(tree map[string]any, all settings) {
+func (d *document) assign(tree map[string]any, all settings) { d.assignTable("", tree, all) }
+
+// assignTable hands each value of a table to its setting; "" is what stands outside of tables.
+func (d *document) assignTable(table string, values map[string]any, all settings) {
 	tables := all.tables()
-	for _, name := range slices.Sorted(maps.Keys(tree)) {
+	for _, name := range slices.Sorted(maps.Keys(values)) {
 		key := toml.Key{name}.String()
+		if table != "" {
+			key = table + "." + key
+		}
 		if !slices.Contains(tables, key) {
-			d.assignKey(key, tree[name], all)
+			d.assignKey(key, values[name], all)
 			continue
 		}
-		table, ok := tree[name].(map[string]any)
+		inner, ok := values[name].(map[string]any)
 		if !ok {
-			d.report(key, fmt.Sprintf("%s, must be a table: its keys follow a line [%s]", kind(tree[name]), key))
+			d.report(key, fmt.Sprintf("%s, must be a table: its keys follow a line [%s]", kind(values[name]), key))
 			continue
 		}
-		for _, name := range slices.Sorted(maps.Keys(table)) {
-			d.assignKey(key+"."+toml.Key{name}.String(), table[name], all)
-		}
+		d.assignTable(key, inner, all)
 	}
 }
 

@@ -15,21 +15,27 @@ type setting struct {
 	take func(field)
 }
 
+// sectionHeaders are how the settings begin that are tables.
+var sectionHeaders = map[string]string{
+	"hook.exec": "[[hook.exec]]", "hook.mail": "[[hook.mail]]", "hook.webhook": "[[hook.webhook]]",
+	"hook.hosts_deny": "[hook.hosts_deny]",
+}
+
 // settings are all keys, with what their values must be and where they go.
 func (c *Config) settings() settings {
-	return settings{
+	all := settings{
 		{"mode", one(&c.Mode, oneOf(Enforce, Observe))},
 
 		{"tcp.decoy", one(&c.TCP.Decoy, portList)},
 		{"tcp.watch", one(&c.TCP.Watch, portList)},
 		{"tcp.exclude", one(&c.TCP.Exclude, portList)},
-		{"tcp.respond", one(&c.TCP.Respond, oneOf(RespondLog, RespondBlock))},
+		{"tcp.respond", one(&c.TCP.Respond, oneOf(RespondLog, RespondBlock, RespondRun))},
 		{"tcp.banner", one(&c.TCP.Banner, text(1024))},
 		{"tcp.port", one(&c.TCP.Port, because(integer[uint16](0, 1023), "0 takes a free one, and above any process could take its place"))},
 
 		{"udp.watch", one(&c.UDP.Watch, portList)},
 		{"udp.exclude", one(&c.UDP.Exclude, portList)},
-		{"udp.respond", one(&c.UDP.Respond, oneOf(RespondLog, RespondBlock))},
+		{"udp.respond", one(&c.UDP.Respond, oneOf(RespondLog, RespondBlock, RespondRun))},
 
 		{"trigger.connects", one(&c.Trigger.Connects, integer[int](1, 1000))},
 		{"trigger.ports", one(&c.Trigger.Ports, integer[int](1, 1000))},
@@ -59,6 +65,7 @@ func (c *Config) settings() settings {
 		{"log.format", one(&c.Log.Format, oneOf(Auto, Console, JSON))},
 		{"log.compat", one(&c.Log.Compat, boolean)},
 	}
+	return append(all, c.Hook.settings()...)
 }
 
 // check reports values that are right alone and wrong together.
@@ -116,6 +123,21 @@ func (s settings) tables() []string {
 	for _, one := range s {
 		if table, _ := split(one.key); table != "" && !slices.Contains(out, table) {
 			out = append(out, table)
+		}
+	}
+	return out
+}
+
+// headers are how all tables begin, in the order of their keys.
+func (s settings) headers() []string {
+	var out []string
+	for _, one := range s {
+		header := sectionHeaders[one.key]
+		if table, _ := split(one.key); header == "" && table != "" {
+			header = "[" + table + "]"
+		}
+		if header != "" && !slices.Contains(out, header) {
+			out = append(out, header)
 		}
 	}
 	return out

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -9,7 +10,7 @@ import (
 // name in another table, else what there is.
 func unknown(key string, table bool, all settings) string {
 	if table {
-		return unknownTable(key, all.tables())
+		return unknownTable(key, all)
 	}
 	if near := nearest(key, all.keys()); near != "" {
 		return fmt.Sprintf("unknown key: did you mean %s?", near)
@@ -24,14 +25,31 @@ func unknown(key string, table bool, all settings) string {
 	if where == "" {
 		return fmt.Sprintf("unknown key: outside of tables there is %s", here)
 	}
-	return fmt.Sprintf("unknown key: [%s] has %s", where, here)
+	return fmt.Sprintf("unknown key: %s has %s", header(where), here)
 }
 
-func unknownTable(name string, tables []string) string {
-	if near := nearest(name, tables); near != "" {
-		return fmt.Sprintf("unknown table: did you mean [%s]?", near)
+func unknownTable(name string, all settings) string {
+	headers := all.headers()
+	var names []string
+	for _, one := range headers {
+		names = append(names, strings.Trim(one, "[]"))
 	}
-	return fmt.Sprintf("unknown table: there are [%s]", strings.Join(tables, "], ["))
+	if near := nearest(name, names); near != "" {
+		return fmt.Sprintf("unknown table: did you mean %s?", headers[slices.Index(names, near)])
+	}
+	if where, _ := split(name); strings.HasSuffix(where, "]") {
+		return fmt.Sprintf("unknown table: %s has %s", header(where), strings.Join(all.in(where), ", "))
+	}
+	return fmt.Sprintf("unknown table: there are %s", strings.Join(headers, ", "))
+}
+
+// header is how a table begins, of which a key of an array of tables is one.
+func header(table string) string {
+	name, _, _ := strings.Cut(table, "[")
+	if section, ok := sectionHeaders[name]; ok {
+		return section
+	}
+	return "[" + table + "]"
 }
 
 // nearest gives the name that is spelled nearly so, "" if there is none: one slip is forgiven, or two in a long name.

@@ -140,7 +140,9 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 		c.leave(e, b, now, log)
 		return
 	}
-	c.tell(Notice{Time: e.Time, What: Sentenced, Event: e, Block: b})
+	if verb == "block" {
+		c.tell(Notice{Time: e.Time, What: Sentenced, Event: e, Block: b})
+	}
 	done := c.insist(b)
 	what := Extended
 	if verb == "block" {

@@ -1,6 +1,9 @@
 package controller
 
 import (
+	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"nftsentry/listener"
@@ -63,6 +66,16 @@ func (c *Controller) tell(n Notice) {
 		n.Time = time.Now()
 	}
 	c.audience(n)
+}
+
+// Witness calls f with all live blocks. Whatever the audience has heard by then
+// is in them, and what it hears later comes later. Like the audience, f must not
+// wait.
+func (c *Controller) Witness(ctx context.Context, f func(live []state.Block)) error {
+	return c.call(ctx, func(answer func(error)) {
+		f(slices.Collect(maps.Values(c.blocks.bySource)))
+		answer(nil)
+	})
 }
 
 // told is an answer of the store that tells the audience: what is in the

@@ -104,7 +104,7 @@ func TestPortsentryTools(t *testing.T) {
 // TestRespondWords has what is not blocked never called so: Portsentry 1.2
 // writes "Blocked" of it.
 func TestRespondWords(t *testing.T) {
-	for _, respond := range []string{"log"} {
+	for _, respond := range []string{"log", "run"} {
 		t.Run(respond, func(t *testing.T) {
 			w := newWorld(t)
 			p := newProgram(t, w.server, fmt.Sprintf("tcp.respond = %q\nlog.compat = true\n[trigger]\nports = 1\n", respond))

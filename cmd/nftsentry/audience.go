@@ -13,6 +13,7 @@ import (
 // hear is the controller's audience: it hands on what has happened, and waits
 // for nobody.
 func (g *guard) hear(n controller.Notice) {
+	g.tellHooks(n)
 	if feed := g.socket.Feed(); feed.Readers() > 0 {
 		feed.Publish(eventOf(n))
 	}

@@ -21,6 +21,7 @@ import (
 	"nftsentry/controller"
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
+	"nftsentry/controller/hook"
 	"nftsentry/controller/host"
 	"nftsentry/listener"
 	"nftsentry/nft"
@@ -55,6 +56,7 @@ type guard struct {
 	facts      host.Facts
 	controller *controller.Controller
 	compat     *compat.Log
+	hooks      *hook.Runner
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -71,7 +73,7 @@ func openGuard(load func() (conf.Config, string, error), out *output) (*guard, e
 	g.cfg.Store(&cfg)
 	g.file.Store(&file)
 	for _, open := range []func(conf.Config) error{
-		g.lock, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openIgnored, g.openController,
+		g.lock, g.openHooks, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openIgnored, g.openController,
 	} {
 		if err := open(cfg); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -197,7 +199,7 @@ func controllerConfig(c conf.Config, table nft.Config, l *listing) controller.Co
 }
 
 var responseOf = map[conf.Respond]controller.Response{
-	conf.RespondLog: controller.RespondLog, conf.RespondBlock: controller.RespondBlock,
+	conf.RespondLog: controller.RespondLog, conf.RespondRun: controller.RespondRun, conf.RespondBlock: controller.RespondBlock,
 }
 
 // hostOf gives the reasons why what belongs to the host is never blocked.
@@ -230,6 +232,7 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	defer stopTelling()
 	var tellers errgroup.Group
 	tellers.Go(func() error { return g.compat.Run(telling) })
+	tellers.Go(func() error { return g.hooks.Run(telling) })
 
 	g.announce()
 	err := g.runTasks(ctx, hup)
@@ -264,10 +267,19 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.monitor.Run(ctx) })
 	tasks.Go(func() error { return g.reloadOn(ctx, hup) })
 	tasks.Go(func() error { return g.remember(ctx) })
+	tasks.Go(func() error { return ended(ctx, g.syncHooks(ctx)) })
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
 	tasks.Go(func() error { return g.follower.Run(ctx, g.lookAtIgnored) })
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })
 	return tasks.Wait()
+}
+
+// ended leaves out an error that is nothing but the end of ctx.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 // rememberEvery is how often services that run are remembered anew.

@@ -26,13 +26,15 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 		Watched: g.watchedStatus(*cfg, stats),
 		Blocks: api.Blocks{
 			Live: stats.Live, Made: stats.Blocked, Unproven: stats.Unproven, Ended: stats.Ended,
-			Would: stats.WouldHave, Failed: stats.Failed, Evicted: stats.Evicted,
+			Ran: stats.Triggered, Would: stats.WouldHave, Failed: stats.Failed, Evicted: stats.Evicted,
 		},
 		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Files: len(cfg.Ignore.Files), Listed: list.list.Len(), Events: stats.Ignored},
 		Mended:   stats.Mended,
+		Hooks:    hookStatus(g.hooks.Stats()),
 		Readers:  g.socket.Feed().Readers(),
 		Problems: []string{},
-		Logged:   onlyLogged(*cfg),
+		Logged:   protocols(*cfg, conf.RespondLog),
+		Run:      protocols(*cfg, conf.RespondRun),
 	}
 	counters, unreadable, err := g.counters(ctx)
 	if err != nil {
@@ -54,12 +56,13 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 	return s, nil
 }
 
-func onlyLogged(cfg conf.Config) []string {
+// protocols are those whose evidence gets a response.
+func protocols(cfg conf.Config, want conf.Respond) []string {
 	out := []string{}
-	if cfg.TCP.Respond == conf.RespondLog {
+	if cfg.TCP.Respond == want {
 		out = append(out, "tcp")
 	}
-	if cfg.UDP.Respond == conf.RespondLog {
+	if cfg.UDP.Respond == want {
 		out = append(out, "udp")
 	}
 	return out

@@ -95,7 +95,13 @@ func (g *guard) Reload(ctx context.Context) (api.Reloaded, error) {
 	if err != nil {
 		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
 	}
+	back, err := g.configureHooks(cfg)
+	if err != nil {
+		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
+		return api.Reloaded{}, &api.RequestError{Err: err}
+	}
 	if err := g.controller.Reconfigure(ctx, controllerConfig(cfg, table, read), serving); err != nil {
+		back()
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, err
 	}
@@ -105,6 +111,9 @@ func (g *guard) Reload(ctx context.Context) (api.Reloaded, error) {
 	g.list.Store(read)
 	g.follower.Follow(cfg.Ignore.Files)
 	g.file.Store(&file)
+	if err := g.syncHooks(ctx); err != nil {
+		g.log.Warn("hosts.deny was not looked through: reload again", zap.Error(err))
+	}
 	g.log.Info("reload", zap.String("config", describeFile(file)), zap.Strings("restart", restart))
 	return api.Reloaded{Config: file, Restart: restart}, nil
 }

@@ -55,6 +55,9 @@ func (o *output) status(s api.Status) error {
 	if len(s.Logged) > 0 && s.Mode == string(conf.Enforce) {
 		mode += fmt.Sprintf("; %s is only logged, and %d would have been blocked", strings.Join(s.Logged, " and "), s.Blocks.Would)
 	}
+	if len(s.Run) > 0 && s.Mode == string(conf.Enforce) {
+		mode += fmt.Sprintf("; %s is left to the hooks, %d times so far", strings.Join(s.Run, " and "), s.Blocks.Ran)
+	}
 	rows := [][2]string{
 		{"nftsentry", fmt.Sprintf("%s, process %d, up %s", s.Version, s.PID, conf.FormatDuration(time.Since(s.Started)))},
 		{"mode", mode},
@@ -65,6 +68,9 @@ func (o *output) status(s api.Status) error {
 		{"dropped", fmt.Sprintf("%d packets, %d bytes", s.Dropped.Packets, s.Dropped.Bytes)},
 		{"ignored", ignored(s.Ignored)},
 		{"state", s.State},
+	}
+	for _, h := range s.Hooks {
+		rows = append(rows, [2]string{"hook", hookLine(h)})
 	}
 	for _, problem := range s.Problems {
 		rows = append(rows, [2]string{"problem", problem})

@@ -167,6 +167,7 @@ type Status struct {
 	Started time.Time `json:"started"` // RFC 3339, UTC, whole seconds
 	Mode    string    `json:"mode"`    // "enforce", "observe", "panic" until resume, or "suspended" while ignore.files cannot be read
 	Logged  []string  `json:"logged"`  // protocols whose evidence is only logged, by respond = "log"
+	Run     []string  `json:"run"`     // protocols whose evidence is left to the hooks, by respond = "run"
 	Config  string    `json:"config"`  // the file; "" for the built-in defaults
 	Decoys  Decoys    `json:"decoys"`
 	Watched Watched   `json:"watched"`
@@ -176,6 +177,7 @@ type Status struct {
 	State   string    `json:"state"`   // the folder
 	Mended  uint64    `json:"mended"`  // times that the table was made again after others had touched it
 	Readers int       `json:"readers"` // who watch events now
+	Hooks   []Hook    `json:"hooks"`
 	// Problems says what is not as it should be, a sentence each.
 	Problems []string `json:"problems"`
 }
@@ -211,9 +213,23 @@ type Blocks struct {
 	Made     uint64 `json:"made"`     // since the start
 	Unproven uint64 `json:"unproven"` // of these, on unproven evidence
 	Ended    uint64 `json:"ended"`    // since the start
+	Ran      uint64 `json:"ran"`      // that were left to the hooks, by respond = "run"
 	Would    uint64 `json:"would"`    // that were only logged, in observe mode or by respond = "log"
 	Failed   uint64 `json:"failed"`   // that the kernel refused at first
 	Evicted  uint64 `json:"evicted"`  // that had to make room for others
+}
+
+// Hook is what has become of the events of one hook since it was configured.
+type Hook struct {
+	Name     string `json:"name"`      // its place in the configuration, such as "exec[0]"
+	What     string `json:"what"`      // what it runs or reaches
+	Done     uint64 `json:"done"`      // runs, mails, requests or rewritings
+	Failed   uint64 `json:"failed"`    // of the same
+	TimedOut uint64 `json:"timed_out"` // attempts that took too long
+	Dropped  uint64 `json:"dropped"`   // events for which there was no room
+	Limited  uint64 `json:"limited"`   // events that a limit has left out
+	Waiting  int    `json:"waiting"`   // events, now
+	Running  int    `json:"running"`   // jobs, now
 }
 
 // Ignored counts what is never blocked.

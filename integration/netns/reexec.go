@@ -26,6 +26,15 @@ var errMissing = errors.New("TestMain does not call netns.Main")
 // Main is os.Exit(Run(m)), for a TestMain that has nothing else to do.
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
+// MainAsRoot is Main without a user namespace, for tests that need several users: only root can have that.
+func MainAsRoot(m *testing.M) {
+	asRoot = true
+	Main(m)
+}
+
+// asRoot says whether MainAsRoot was called, before any test runs.
+var asRoot bool
+
 // Run runs the tests of m in new user, network and mount namespaces and returns their exit status. It is called once,
 // by TestMain, in the test binary and again in the one that it starts.
 //
@@ -68,8 +77,11 @@ func reexec() (int, error) {
 	return supervise(cmd, sigs)
 }
 
-// start starts this program again with a user namespace, or as root, if that is forbidden, without.
+// start starts this program again with a user namespace, or as root, if that is forbidden or not wanted, without.
 func start(parent string) (*exec.Cmd, error) {
+	if asRoot {
+		return startAsRoot(parent, errors.New("these tests need several users"))
+	}
 	cmd := self(parent)
 	cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
 	cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
@@ -78,10 +90,15 @@ func start(parent string) (*exec.Cmd, error) {
 	if err == nil {
 		return cmd, nil
 	}
+	return startAsRoot(parent, fmt.Errorf("user namespaces are not allowed here (%w)", err))
+}
+
+// startAsRoot starts this program again without a user namespace, because of why.
+func startAsRoot(parent string, why error) (*exec.Cmd, error) {
 	if os.Getuid() != 0 {
-		return nil, fmt.Errorf("user namespaces are not allowed here (%w), and without them root is needed", err)
+		return nil, fmt.Errorf("%w, and without a user namespace root is needed", why)
 	}
-	cmd = self(parent)
+	cmd := self(parent)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("make network and mount namespaces: %w", err)
 	}

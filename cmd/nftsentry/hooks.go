@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"nftsentry/conf"
+	"nftsentry/controller"
+	"nftsentry/controller/api"
+	"nftsentry/controller/compat"
+	"nftsentry/controller/hook"
+	"nftsentry/listener"
+	"nftsentry/state"
+)
+
+// openHooks checks what the hooks need, before anything is blocked.
+func (g *guard) openHooks(cfg conf.Config) (err error) {
+	g.hooks, err = hook.New(g.hookConfig(cfg.Hook), g.log.Named("hook"))
+	return err
+}
+
+// syncHooks has hosts.deny follow the blocks that there are.
+func (g *guard) syncHooks(ctx context.Context) error {
+	if g.cfg.Load().Hook.HostsDeny == nil {
+		return nil
+	}
+	return g.controller.Witness(ctx, func(live []state.Block) {
+		events := make([]hook.Event, len(live))
+		for i, b := range live {
+			events[i] = hookEvent(hook.Block, b, "")
+		}
+		g.hooks.Sync(events)
+	})
+}
+
+// configureHooks takes over other hooks, and gives back what takes over the old
+// ones again.
+func (g *guard) configureHooks(cfg conf.Config) (back func(), err error) {
+	old := g.hookConfig(g.cfg.Load().Hook)
+	if err := g.hooks.Configure(g.hookConfig(cfg.Hook)); err != nil {
+		return nil, err
+	}
+	return func() {
+		if err := g.hooks.Configure(old); err != nil {
+			g.log.Error("hooks cannot be put back as they were: reload again", zap.Error(err))
+		}
+	}, nil
+}
+
+// tellHooks has the hooks told what they are for.
+func (g *guard) tellHooks(n controller.Notice) {
+	on, ok := map[controller.What]hook.On{
+		controller.Sentenced: hook.Before, controller.Blocked: hook.Block, controller.Unblocked: hook.Unblock,
+		controller.Triggered: hook.Run,
+	}[n.What]
+	if ok {
+		g.hooks.Tell(hookEvent(on, n.Block, n.Reason))
+	}
+}
+
+func hookEvent(on hook.On, b state.Block, reason string) hook.Event {
+	e := hook.Event{
+		On: on, Source: b.Source, Address: b.Address, Port: b.Port, Protocol: b.Protocol, Kind: b.Kind, Evidence: b.Evidence,
+		Origin: string(b.Origin), Comment: b.Comment, Reason: reason, Strikes: b.Strikes, Since: b.Since, Until: b.Until,
+	}
+	if b.Kind == listener.Connect.String() {
+		e.Mode = "tcp" // as Portsentry says of a connection
+	}
+	return e
+}
+
+// hookConfig is the configuration in the words of the hooks.
+func (g *guard) hookConfig(c conf.Hook) hook.Config {
+	out := hook.Config{ModeTCP: c.ModeTCP, ModeUDP: c.ModeUDP, Ran: g.programRan}
+	for _, e := range c.Exec {
+		out.Exec = append(out.Exec, hook.Exec{Common: hookCommon(e.HookCommon), Command: e.Command, Before: e.Before})
+	}
+	for _, m := range c.Mail {
+		out.Mail = append(out.Mail, hook.Mail{
+			Common: hookCommon(m.HookCommon), From: m.From, To: m.To, Server: m.Server, Sendmail: m.Sendmail, TLS: string(m.TLS),
+			User: m.User, PasswordFile: m.PasswordFile, Digest: m.Digest, Subject: m.Subject, Body: m.Body,
+		})
+	}
+	for _, w := range c.Webhook {
+		out.Webhook = append(out.Webhook, hook.Webhook{
+			Common: hookCommon(w.HookCommon), URL: w.URL, Method: w.Method, Headers: w.Headers, Body: w.Body,
+		})
+	}
+	if d := c.HostsDeny; d != nil {
+		out.HostsDeny = &hook.HostsDeny{Line: d.Line, File: d.File}
+	}
+	return out
+}
+
+func hookCommon(c conf.HookCommon) hook.Common {
+	out := hook.Common{Timeout: c.Timeout, Limit: hook.Rate(c.Limit)}
+	for _, on := range c.On {
+		out.On = append(out.On, hook.On(on))
+	}
+	return out
+}
+
+// programRan logs a program as Portsentry would.
+func (g *guard) programRan(e hook.Event, command string) {
+	g.compatLine(compat.Ran(e.Target(), command))
+}
+
+// hookStatus is what has become of the events of each hook.
+func hookStatus(stats []hook.Stat) []api.Hook {
+	out := []api.Hook{}
+	for _, s := range stats {
+		out = append(out, api.Hook(s))
+	}
+	return out
+}
+
+// hookLine is a hook as a person sees it.
+func hookLine(h api.Hook) string {
+	line := fmt.Sprintf("%s %s: %d done", h.Name, h.What, h.Done)
+	for _, more := range []struct {
+		n    uint64
+		what string
+	}{
+		{h.Failed, "failed"}, {h.TimedOut, "out of time"}, {h.Dropped, "dropped for want of room"}, {h.Limited, "left out by its limit"},
+	} {
+		if more.n > 0 {
+			line += fmt.Sprintf(", %d %s", more.n, more.what)
+		}
+	}
+	return line
+}
