@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -200,7 +200,7 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 			answer(err)
 			return
 		}
-		all := slices.Collect(maps.Keys(before.bySource))
+		all := slices.Collect(before.sources())
 		n = len(all)
 		c.stats.Ended += uint64(n)
 		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", "operator"))
@@ -244,16 +244,12 @@ func stored(answer func(error)) func(error) {
 	}
 }
 
-// List tells the live blocks, the oldest first.
-func (c *Controller) List(ctx context.Context) ([]state.Block, error) {
-	var all []state.Block
+// List tells the live blocks, the oldest first, as they are now. They may be
+// gone through at any time.
+func (c *Controller) List(ctx context.Context) (iter.Seq[state.Block], error) {
+	var all iter.Seq[state.Block]
 	err := c.call(ctx, func(answer func(error)) {
-		all = slices.SortedFunc(maps.Values(c.blocks.bySource), func(a, b state.Block) int {
-			if d := a.Since.Compare(b.Since); d != 0 {
-				return d
-			}
-			return a.Source.Compare(b.Source)
-		})
+		all = c.blocks.snapshot()
 		answer(nil)
 	})
 	if err != nil {
@@ -267,7 +263,7 @@ func (c *Controller) Stats(ctx context.Context) (Stats, error) {
 	var s Stats
 	err := c.call(ctx, func(answer func(error)) {
 		s = c.stats
-		s.Live, s.Prefixes, s.Served, s.Doubts = len(c.blocks.bySource), len(c.ignored.reasons), len(c.served), c.doubts.list()
+		s.Live, s.Prefixes, s.Served, s.Doubts = c.blocks.len(), len(c.ignored.reasons), len(c.served), c.doubts.list()
 		s.Panicked, s.Damage = c.panicked, c.repair.failed
 		answer(nil)
 	})

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"iter"
 	"net/netip"
 	"time"
 
@@ -53,7 +54,7 @@ type Host struct {
 
 // Kernel is the table in the kernel. *nft.Table is one.
 type Kernel interface {
-	Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error
+	Load(cfg nft.Config, blocks iter.Seq[nft.Element], served []nft.Service) error
 	Block(e nft.Element) error
 	Unblock(prefixes ...netip.Prefix) error
 	Forgive(sources ...netip.Prefix) error
@@ -81,7 +82,7 @@ var _ Kernel = (*nft.Table)(nil)
 
 // Store is what remembers blocks. *state.Store is one.
 type Store interface {
-	Live() ([]state.Block, error)
+	Visit(f func(state.Block)) error
 	Last(source netip.Prefix) (state.Block, bool, error)
 	Save(b state.Block, done func(error))
 	End(source netip.Prefix, at time.Time, forgive bool, done func(error))

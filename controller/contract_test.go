@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -130,7 +131,7 @@ func (d *deal) load(prefix6 int, blocks ...string) {
 	for _, b := range blocks {
 		all = append(all, elementOf(b))
 	}
-	d.note("load", d.Load(nft.Config{Enforce: true, Prefix6: prefix6}, all, nil))
+	d.note("load", d.Load(nft.Config{Enforce: true, Prefix6: prefix6}, slices.Values(all), nil))
 }
 
 func (d *deal) block(text string) {
@@ -205,7 +206,7 @@ type oneByOne struct{ table *nft.Table }
 
 var one sync.Mutex
 
-func (o oneByOne) Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error {
+func (o oneByOne) Load(cfg nft.Config, blocks iter.Seq[nft.Element], served []nft.Service) error {
 	one.Lock()
 	defer one.Unlock()
 	return o.table.Load(cfg, blocks, served)
@@ -315,11 +316,11 @@ var contract = []struct {
 	{"full sets", func(d *deal) {
 		full := hosts(nft.MaxHosts)
 		cfg := nft.Config{Enforce: true, Prefix6: 64}
-		d.note("load", d.Load(cfg, append(full[:1000:1000], hosts(10)[0]), nil))
-		d.note("one too many", d.Load(cfg, append(full[:len(full):len(full)], elementOf("203.0.113.7 1h")), []nft.Service{}))
+		d.note("load", d.Load(cfg, slices.Values(append(full[:1000:1000], hosts(10)[0])), nil))
+		d.note("one too many", d.Load(cfg, slices.Values(append(full[:len(full):len(full)], elementOf("203.0.113.7 1h"))), []nft.Service{}))
 		all, err := d.Blocked()
 		d.note(fmt.Sprint("all or nothing: ", len(all)), err)
-		d.note("as many as there may be", d.Load(cfg, full, nil))
+		d.note("as many as there may be", d.Load(cfg, slices.Values(full), nil))
 		d.block("203.0.113.7 1h")
 		d.block("10.1.0.7 2h longer")
 		d.block("198.51.100.0/24 1h")
@@ -332,7 +333,7 @@ var contract = []struct {
 		d.block("10.1.0.1 1s")
 		time.Sleep(1050 * time.Millisecond)
 		full[0] = elementOf("203.0.113.9 1h")
-		d.note("load while some wait to be collected", d.Load(cfg, full, nil))
+		d.note("load while some wait to be collected", d.Load(cfg, slices.Values(full), nil))
 		d.block("10.1.0.2 1s")
 		d.block("10.1.0.3 1s")
 		time.Sleep(1050 * time.Millisecond)

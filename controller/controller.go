@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/netip"
 	"time"
 
@@ -223,14 +224,17 @@ func element(b state.Block, now time.Time) nft.Element {
 	return nft.Element{Prefix: b.Source, Timeout: max(time.Second, b.Until.Sub(now)), Comment: b.Comment}
 }
 
-// elements is the form of all live blocks in the kernel.
-func (c *Controller) elements() []nft.Element {
+// elements is the form of all live blocks in the kernel, for the time that
+// they have left now.
+func (c *Controller) elements() iter.Seq[nft.Element] {
 	now := time.Now()
-	var all []nft.Element
-	for _, b := range c.blocks.bySource {
-		all = append(all, element(b, now))
+	return func(yield func(nft.Element) bool) {
+		for b := range c.blocks.all() {
+			if !yield(element(b, now)) {
+				return
+			}
+		}
 	}
-	return all
 }
 
 // end takes live blocks away, from the kernel first.

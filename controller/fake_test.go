@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -99,7 +100,7 @@ func (h holding) clone() holding {
 // deleteTable is what somebody else does.
 func (k *fakeKernel) deleteTable() { k.holding = newHolding() }
 
-func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error {
+func (k *fakeKernel) Load(cfg nft.Config, blocks iter.Seq[nft.Element], served []nft.Service) error {
 	return k.call("Load", func() error {
 		if cfg.Prefix6 < 1 || cfg.Prefix6 > 128 {
 			return errors.New("prefix6 outside 1 to 128")
@@ -112,7 +113,10 @@ func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element, served []nft.Ser
 				next.served[i].Timeout = ceil(next.served[i].Timeout)
 			}
 		}
-		for _, e := range blocks {
+		if blocks == nil {
+			blocks = slices.Values([]nft.Element{})
+		}
+		for e := range blocks {
 			if !next.isHost(e.Prefix) {
 				next.asked[e.Prefix] = asked(e)
 			} else if err := next.put(e); err != nil {
@@ -534,10 +538,11 @@ func newFakeStore() *fakeStore {
 	return &fakeStore{live: make(map[netip.Prefix]state.Block), ended: make(map[netip.Prefix]state.Block)}
 }
 
-func (s *fakeStore) Live() ([]state.Block, error) {
-	return slices.SortedFunc(maps.Values(s.live), func(a, b state.Block) int {
-		return cmp.Or(a.Since.Compare(b.Since), a.Source.Compare(b.Source))
-	}), nil
+func (s *fakeStore) Visit(f func(state.Block)) error {
+	for _, b := range s.live {
+		f(b)
+	}
+	return nil
 }
 
 func (s *fakeStore) Last(source netip.Prefix) (state.Block, bool, error) {

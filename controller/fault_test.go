@@ -159,7 +159,7 @@ func newOrdeal(t *testing.T, hurry bool, f fault) *ordeal {
 	o.pass(0)
 	left := []nft.Element{elementOf("203.0.113.1 30m tcp/23 connect"), elementOf("203.0.113.3 20m by hand")}
 	learnt := []nft.Service{{Protocol: unix.IPPROTO_TCP, Port: 1023, Timeout: 24 * time.Hour}}
-	if err := o.kernel.Load(nft.Config{Enforce: true, Prefix6: 64}, left, learnt); err != nil {
+	if err := o.kernel.Load(nft.Config{Enforce: true, Prefix6: 64}, slices.Values(left), learnt); err != nil {
 		t.Fatal(err)
 	}
 	o.kernel.calls, o.kernel.named = nil, make(map[string]int)
@@ -258,8 +258,8 @@ func (o *ordeal) wrong() (what []string) {
 	}
 	o.in(func() {
 		list, stored := make(map[netip.Prefix]time.Time), make(map[netip.Prefix]time.Time)
-		for p, b := range o.blocks.bySource {
-			list[p] = b.Until
+		for b := range o.blocks.all() {
+			list[b.Source] = b.Until
 		}
 		for p, b := range o.store.live {
 			stored[p] = b.Until

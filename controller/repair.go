@@ -160,7 +160,7 @@ func (c *Controller) mend() {
 	switch {
 	case err == nil:
 		c.stats.Mended++
-		c.log.Info("made our table again", zap.Int("blocks", len(c.blocks.bySource)), zap.Duration("took", time.Since(began)))
+		c.log.Info("made our table again", zap.Int("blocks", c.blocks.len()), zap.Duration("took", time.Since(began)))
 	case first:
 		c.log.Error("cannot make our table again; trying on", zap.Error(err))
 	}
@@ -168,6 +168,7 @@ func (c *Controller) mend() {
 
 // mendAll makes all of the table again.
 func (c *Controller) mendAll() error {
+	defer c.sparing()()
 	c.adoptUntold()
 	c.rediscover()
 	return c.load()

@@ -3,12 +3,14 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,17 +73,19 @@ func (t *Table) Block(e Element) error {
 // is there keeps its old timeout when it is added again.
 func (t *Table) blockHost(e Element) error {
 	began := time.Now()
-	if err := t.transact(func(b *builder) error {
-		set, elems := b.hostSet(e.Prefix), hostElements(e)
-		return errors.Join(
-			b.conn.SetAddElements(set, elems),
-			b.conn.SetDeleteElements(set, elems),
-			b.conn.SetAddElements(set, elems),
-		)
-	}); err != nil {
+	if err := t.transact(func(b *builder) error { return b.putHosts(slices.Values([]Element{e})) }); err != nil {
 		return err
 	}
 	return t.verifyHosts([]Element{e}, began)
+}
+
+// putHosts adds, deletes and adds again.
+func (b *builder) putHosts(hosts iter.Seq[Element]) error {
+	return errors.Join(
+		b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts),
+		b.eachHost(unix.NFT_MSG_DELSETELEM, hosts),
+		b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts),
+	)
 }
 
 // Unblock deletes the elements of the prefixes. It is no error if one is not there.
@@ -111,7 +115,7 @@ func (t *Table) unblockHosts(hosts []Element) error {
 	if errors.Is(err, unix.ENFILE) {
 		err = nil
 		for _, e := range hosts {
-			gone := t.transact(func(b *builder) error { return b.conn.SetDeleteElements(b.hostSet(e.Prefix), hostElements(e)) })
+			gone := t.transact(func(b *builder) error { return b.eachHost(unix.NFT_MSG_DELSETELEM, slices.Values([]Element{e})) })
 			if !errors.Is(gone, unix.ENOENT) {
 				err = errors.Join(err, gone)
 			}
@@ -124,16 +128,13 @@ func (t *Table) unblockHosts(hosts []Element) error {
 }
 
 func (b *builder) deleteHosts(hosts []Element) error {
-	for chunk := range slices.Chunk(hosts, 512) {
-		elems := make(map[*nftables.Set][]nftables.SetElement)
-		for _, e := range chunk {
-			set := b.hostSet(e.Prefix)
-			elems[set] = append(elems[set], hostElements(e)...)
-		}
-		for set, list := range elems {
-			if err := errors.Join(b.conn.SetAddElements(set, list), b.conn.SetDeleteElements(set, list)); err != nil {
-				return err
-			}
+	for chunk := range slices.Chunk(hosts, 512) { // the set may have no room for more at once
+		err := errors.Join(
+			b.eachHost(unix.NFT_MSG_NEWSETELEM, slices.Values(chunk)),
+			b.eachHost(unix.NFT_MSG_DELSETELEM, slices.Values(chunk)),
+		)
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -210,37 +211,47 @@ func (b *builder) hostSet(p netip.Prefix) *nftables.Set {
 	return b.sets.blocked6
 }
 
-func hostElements(e Element) []nftables.SetElement {
-	return []nftables.SetElement{{Key: e.Prefix.Addr().AsSlice(), Timeout: seconds(e.Timeout), Comment: e.Comment}}
-}
-
-// sort splits blocks into hosts, which it returns, and prefixes, for t.nets.
-func (t *Table) sort(blocks []Element) []Element {
+// sort splits blocks into hosts, which it returns with their number, and
+// prefixes, for t.nets.
+func (t *Table) sort(blocks iter.Seq[Element]) (hosts iter.Seq[Element], n int) {
+	if blocks == nil {
+		return func(func(Element) bool) {}, 0
+	}
 	now := time.Now()
-	var hosts []Element
-	for _, e := range blocks {
+	for e := range blocks {
 		if t.isHost(e.Prefix) {
-			hosts = append(hosts, e)
+			n++
 			continue
 		}
 		t.nets[e.Prefix] = spanOf(e.Prefix, now.Add(e.Timeout), e.Comment)
 	}
-	return hosts
+	return func(yield func(Element) bool) {
+		for e := range blocks {
+			if t.isHost(e.Prefix) && !yield(e) {
+				return
+			}
+		}
+	}, n
 }
 
 // fillHosts replaces the elements of the sets of hosts.
-func (b *builder) fillHosts(hosts []Element) error {
-	var elems4, elems6 []nftables.SetElement
-	for _, e := range hosts {
-		if e.Prefix.Addr().Is4() {
-			elems4 = append(elems4, hostElements(e)...)
-		} else {
-			elems6 = append(elems6, hostElements(e)...)
-		}
-	}
+func (b *builder) fillHosts(hosts iter.Seq[Element]) error {
 	b.conn.FlushSet(b.sets.blocked4)
 	b.conn.FlushSet(b.sets.blocked6)
-	return errors.Join(addElements(b.conn, b.sets.blocked4, elems4), addElements(b.conn, b.sets.blocked6, elems6))
+	return b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts)
+}
+
+// eachHost adds or deletes hosts.
+func (b *builder) eachHost(kind netlink.HeaderType, hosts iter.Seq[Element]) error {
+	w4, w6 := b.batch.elements(kind, b.sets.blocked4), b.batch.elements(kind, b.sets.blocked6)
+	for e := range hosts {
+		if e.Prefix.Addr().Is4() {
+			w4.add(e)
+		} else {
+			w6.add(e)
+		}
+	}
+	return errors.Join(w4.close(), w6.close())
 }
 
 // changeNets makes a change to the prefixes asked for and puts it, with all

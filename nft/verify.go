@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -20,16 +21,19 @@ const slack = 2 * time.Second
 // sample picks elements to read back after many were written. What can go
 // wrong without an error takes most of a message's hundreds of elements with
 // it, so that some of each tell.
-func sample(hosts []Element) []Element {
-	const all, every = 1024, 16
-	if len(hosts) <= all {
-		return hosts
+func sample(hosts iter.Seq[Element], n int) []Element {
+	const all, some = 1024, 16
+	every := 1
+	if n > all {
+		every = some
 	}
-	var some []Element
-	for i := every - 1; i < len(hosts); i += every {
-		some = append(some, hosts[i])
+	picked, i := make([]Element, 0, n/every+1), 0
+	for e := range hosts {
+		if i++; i%every == 0 || i == n {
+			picked = append(picked, e)
+		}
 	}
-	return append(some, hosts[len(hosts)-1])
+	return picked
 }
 
 // verifyHosts reads elements of the sets of hosts back, by key: listing a set
@@ -79,31 +83,22 @@ func (t *Table) verifyChunk(want []Element, began time.Time) error {
 
 // verifyNets reads the sets of prefixes back.
 func (t *Table) verifyNets() error {
-	conn, err := t.connection()
-	if err != nil {
-		return err
-	}
-	b := newBuilder(conn, TableName, t.cfg)
+	b := newBuilder(nil, TableName, t.cfg)
 	for _, f := range []family{ipv4, ipv6} {
-		got, err := conn.GetSetElements(b.netSet(f))
+		began := 0
+		err := t.eachElement(b.netSet(f), func(e listed) {
+			if !e.ends {
+				began++
+			}
+		})
 		if err != nil {
-			return fmt.Errorf("list set %s: %w", b.netSet(f).Name, err)
+			return err
 		}
-		if want := liveSpans(f, t.nets); starts(got) < len(want) {
-			return fmt.Errorf("%d of %d intervals are there: %w", starts(got), len(want), ErrNotApplied)
+		if want := len(liveSpans(f, t.nets)); began < want {
+			return fmt.Errorf("%d of %d intervals are there: %w", began, want, ErrNotApplied)
 		}
 	}
 	return nil
-}
-
-func starts(elems []nftables.SetElement) int {
-	n := 0
-	for _, e := range elems {
-		if !e.IntervalEnd {
-			n++
-		}
-	}
-	return n
 }
 
 // elements asks the kernel for elements of one set of hosts by their keys and

@@ -100,7 +100,7 @@ func (s *Store) write(all bool) error {
 		return errors.Join(fmt.Errorf("write %s: %w", storeName, err), s.publishMemory())
 	}
 	s.committed()
-	return s.publish(effects, all, sync.OnceValues(s.live))
+	return s.publish(effects, all, sync.OnceValues(s.rows))
 }
 
 // commitChunk bounds the changes in a transaction: many that have waited for the disk cost little at each attempt.
@@ -129,9 +129,6 @@ func (s *Store) take() changes {
 func (s *Store) committed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.taken) > 0 {
-		s.loaded = nil
-	}
 	s.taken = nil
 	if len(s.pending) > 0 {
 		s.wake()
@@ -213,9 +210,9 @@ func historyLines(effects []effect) string {
 	return lines.String()
 }
 
-// publish brings the text files in line with the store and calls the functions of the changes. Live gives the live
-// blocks, the oldest first.
-func (s *Store) publish(effects []effect, all bool, live func() ([]Block, error)) error {
+// publish brings the text files in line with the store and calls the functions of the changes. Live gives
+// the rows of the live blocks.
+func (s *Store) publish(effects []effect, all bool, live liveRows) error {
 	s.mirror(effects)
 	err := errors.Join(s.history.write(), s.tcp.write(live, all), s.udp.write(live, all))
 	for _, e := range effects {

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -42,7 +41,6 @@ type Store struct {
 	pending  changes     // to be committed; without a database, all there is
 	taken    changes     // being committed
 	touched  bool        // there are changes since the text files were last written without a database
-	loaded   []Block     // the live blocks, as Open read them; nil once they were handed out or changed
 	forget   *forgetting // to be done
 	served   *[]Service  // to be committed; nil for none
 	degraded error
@@ -83,15 +81,15 @@ func Open(dir string, log *zap.Logger) (*Store, error) {
 	return s, nil
 }
 
-// load reads the live blocks and brings the text files in line with them. A store that cannot be read after all is left
-// to Run.
-func (s *Store) load() (err error) {
-	if s.loaded, err = s.live(); err != nil {
+// load brings the text files in line with the store. One that cannot be read after all is left to Run.
+func (s *Store) load() error {
+	rows, err := s.rows()
+	if err != nil {
 		db := s.db
 		s.use(nil)
 		return errors.Join(err, db.close())
 	}
-	return s.publish(nil, true, func() ([]Block, error) { return s.loaded, nil }) // the same as a rule
+	return s.publish(nil, true, func() ([]row, error) { return rows, nil }) // the same as a rule
 }
 
 // settled takes back what attach told, as nobody was given any blocks yet.
@@ -136,61 +134,67 @@ func (s *Store) Changed() <-chan struct{} {
 // Live returns the blocks that are on record as live, those whose time is up included, the oldest first; the caller
 // owns them. Changes that are not committed yet are in it.
 func (s *Store) Live() ([]Block, error) {
-	s.mu.Lock()
-	blocks := s.loaded
-	s.loaded = nil
+	blocks := []Block{}
+	if err := s.Visit(func(b Block) { blocks = append(blocks, b) }); err != nil {
+		return nil, err
+	}
+	sortBlocks(blocks)
+	return blocks, nil
+}
+
+// Visit calls f with each block that Live returns, in no order, without having all of them in memory. F must not use
+// the store. After an error some may be missing.
+func (s *Store) Visit(f func(Block)) error {
 	newer := make(map[netip.Prefix]*Block)
+	s.mu.Lock()
 	for _, cs := range []changes{s.taken, s.pending} {
 		for source, c := range cs {
 			newer[source] = c.live
 		}
 	}
 	s.mu.Unlock()
-	if blocks == nil {
-		var err error
-		if blocks, err = s.live(); err != nil {
-			return nil, err
+	err := s.visit(func(b Block) {
+		if _, changed := newer[b.Source]; !changed {
+			f(b)
 		}
-	}
-	return overlay(blocks, newer), nil
-}
-
-// overlay puts newer blocks, nil for none, in the place of those of the same source.
-func overlay(blocks []Block, newer map[netip.Prefix]*Block) []Block {
-	if len(newer) == 0 {
-		return blocks
-	}
-	blocks = slices.DeleteFunc(blocks, func(b Block) bool { _, changed := newer[b.Source]; return changed })
+	})
 	for _, b := range newer {
 		if b != nil {
-			blocks = append(blocks, *b)
+			f(*b)
 		}
 	}
-	slices.SortFunc(blocks, func(a, b Block) int { return compare(&a, &b) })
-	return blocks
+	return err
 }
 
-// live reads the live blocks, the oldest first.
-func (s *Store) live() ([]Block, error) {
+// visit calls f with each live block in the database, or in memory if there is none, in no order.
+func (s *Store) visit(f func(Block)) error {
 	db := s.database()
 	if db == nil {
-		return s.remembered(), nil
+		s.visitMemory(f)
+		return nil
 	}
-	blocks, err := db.live()
-	if err != nil && s.database() != db { // another has taken its place meanwhile
-		return s.live()
+	seen := false
+	err := db.visit(func(b Block) { seen = true; f(b) })
+	if err != nil && !seen && s.database() != db { // another has taken its place meanwhile
+		return s.visit(f)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", storeName, err)
+		return fmt.Errorf("read %s: %w", storeName, err)
 	}
-	return blocks, nil
+	return nil
 }
 
-// remembered returns the live blocks that are in memory, the oldest first.
-func (s *Store) remembered() []Block {
+// visitMemory calls f with each live block that is in memory.
+func (s *Store) visitMemory(f func(Block)) {
+	for _, b := range s.remembered() {
+		f(b)
+	}
+}
+
+// remembered returns the live blocks that are in memory, in no order.
+func (s *Store) remembered() (blocks []Block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	blocks := []Block{}
 	for _, c := range s.pending {
 		if c.live != nil {
 			blocks = append(blocks, *c.live)
@@ -201,7 +205,6 @@ func (s *Store) remembered() []Block {
 			blocks = append(blocks, *c.live)
 		}
 	}
-	sortBlocks(blocks)
 	return blocks
 }
 

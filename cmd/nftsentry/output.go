@@ -102,6 +102,14 @@ func (o *output) json(v any) error {
 	return nil
 }
 
+// raw prints what is ready to be printed.
+func (o *output) raw(text []byte) error {
+	if _, err := o.data.Write(text); err != nil {
+		return fmt.Errorf("write to standard output: %w", err)
+	}
+	return nil
+}
+
 // table prints rows under a heading on a terminal, and as plain lines elsewhere.
 func (o *output) table(heading []string, rows [][]string) error {
 	var err error

@@ -59,9 +59,31 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // List asks who is blocked, the oldest first.
 func (c *Client) List(ctx context.Context) ([]Block, error) {
-	var all []Block
-	err := c.do(ctx, http.MethodGet, "/v1/blocks", nil, &all)
+	all := []Block{}
+	err := c.EachBlock(ctx, func(b Block) error {
+		all = append(all, b)
+		return nil
+	})
 	return all, err
+}
+
+// EachBlock calls f with each of who is blocked, the oldest first, as it
+// arrives. An error of f ends it. After an error some may be missing.
+func (c *Client) EachBlock(ctx context.Context, f func(Block) error) error {
+	resp, err := c.ask(ctx, http.MethodGet, "/v1/blocks", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var own error
+	err = readList(resp.Body, func(b Block) error {
+		own = f(b)
+		return own
+	})
+	if err != nil && own == nil {
+		return fmt.Errorf("read answer from %s: %w", c.path, err)
+	}
+	return err
 }
 
 // Block asks for a block and returns it once it is in the kernel and on disk.
@@ -109,33 +131,48 @@ func (c *Client) Resume(ctx context.Context) (Panicked, error) {
 // do asks, and reads the answer. Errors: ErrNoDaemon; a SocketError; a
 // RequestError if the daemon could make nothing of the request.
 func (c *Client) do(ctx context.Context, method, path string, question, answer any) error {
-	if len(c.path) > maxSocketPath {
-		return &SocketError{c.path, fmt.Sprintf("too long for a socket: at most %d bytes", maxSocketPath)}
-	}
 	body, err := json.Marshal(question)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}
+	resp, err := c.ask(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err == nil {
+		err = json.Unmarshal(data, answer)
+	}
+	if err != nil {
+		return fmt.Errorf("read answer from %s: %w", c.path, err)
+	}
+	return nil
+}
+
+// ask sends a request and returns an answer that is no problem. Its body is
+// the caller's to read and close.
+func (c *Client) ask(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	if len(c.path) > maxSocketPath {
+		return nil, &SocketError{c.path, fmt.Sprintf("too long for a socket: at most %d bytes", maxSocketPath)}
+	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://nftsentry"+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+		return nil, fmt.Errorf("make request: %w", err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return c.explain(err)
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return fmt.Errorf("read answer from %s: %w", c.path, err)
+		return nil, fmt.Errorf("read answer from %s: %w", c.path, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return c.problem(resp, data)
-	}
-	if err := json.Unmarshal(data, answer); err != nil {
-		return fmt.Errorf("read answer from %s: %w", c.path, err)
-	}
-	return nil
+	return nil, c.problem(resp, data)
 }
 
 // explain says what to do about a socket that does not answer.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	stdlog "log"
 	"maps"
 	"net"
@@ -29,7 +30,7 @@ type Guard interface {
 	Block(ctx context.Context, source netip.Prefix, timeout time.Duration, comment string) (state.Block, error)
 	Unblock(ctx context.Context, source netip.Prefix) (state.Block, error)
 	UnblockAll(ctx context.Context) (int, error)
-	List(ctx context.Context) ([]state.Block, error)
+	List(ctx context.Context) (iter.Seq[state.Block], error)
 }
 
 // A Daemon is what holds the guard, and all else that runs.
@@ -153,10 +154,10 @@ func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	route, allowed := methods[r.Method]
 	switch {
 	case !known:
-		send(w, reply{http.StatusNotFound, Problem{"no such request: are the command and the daemon of one version?"}.encode()})
+		send(w, reply{code: http.StatusNotFound, body: Problem{"no such request: are the command and the daemon of one version?"}.encode()})
 	case !allowed:
 		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
-		send(w, reply{http.StatusMethodNotAllowed, Problem{"no such method for this request"}.encode()})
+		send(w, reply{code: http.StatusMethodNotAllowed, body: Problem{"no such method for this request"}.encode()})
 	default:
 		send(w, route.work(request{r, body}))
 	}
@@ -194,12 +195,16 @@ func (e *RequestError) Unwrap() error { return e.Err }
 // A reply is the answer to a request, as it is sent.
 type reply struct {
 	code int
-	body []byte // a line of JSON
+	body []byte  // a line of JSON
+	list listing // in place of the body; nil for none
 }
 
 func encode(answer any, err error) reply {
 	code := http.StatusOK
 	var body []byte
+	if all, ok := answer.(listing); ok && err == nil {
+		return reply{code: code, list: all}
+	}
 	if err == nil {
 		body, err = json.Marshal(answer)
 	}
@@ -209,9 +214,9 @@ func encode(answer any, err error) reply {
 		if errors.As(err, &wrong) {
 			code = http.StatusBadRequest
 		}
-		return reply{code, Problem{err.Error()}.encode()}
+		return reply{code: code, body: Problem{err.Error()}.encode()}
 	}
-	return reply{code, append(body, '\n')}
+	return reply{code: code, body: append(body, '\n')}
 }
 
 func (p Problem) encode() []byte {
@@ -222,7 +227,13 @@ func (p Problem) encode() []byte {
 func send(w http.ResponseWriter, r reply) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(r.code)
-	_, _ = w.Write(r.body) // the client may have gone
+	if r.list == nil {
+		_, _ = w.Write(r.body) // the client may have gone
+		return
+	}
+	if err := r.list.writeTo(w); err != nil {
+		panic(http.ErrAbortHandler) // nobody is to take a part for all
+	}
 }
 
 // tell gives the status, a line for each problem.
@@ -250,11 +261,7 @@ func list(r request, guard Guard) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Block, len(live))
-	for i, b := range live {
-		all[i] = BlockOf(b)
-	}
-	return all, nil
+	return listing(live), nil
 }
 
 func block(r request, guard Guard) (any, error) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"iter"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,9 +44,9 @@ func (fakeGuard) Unblock(_ context.Context, source netip.Prefix) (state.Block, e
 
 func (fakeGuard) UnblockAll(context.Context) (int, error) { return 7, nil }
 
-func (fakeGuard) List(context.Context) ([]state.Block, error) {
-	return []state.Block{{Source: netip.MustParsePrefix("2001:db8::/64"), Since: since, Until: since.Add(time.Hour), Port: 23,
-		Protocol: "tcp", Kind: "connect", Evidence: "proven", Strikes: 1, Origin: state.OriginDecoy, Comment: "tcp/23 connect x2"}}, nil
+func (fakeGuard) List(context.Context) (iter.Seq[state.Block], error) {
+	return slices.Values([]state.Block{{Source: netip.MustParsePrefix("2001:db8::/64"), Since: since, Until: since.Add(time.Hour), Port: 23,
+		Protocol: "tcp", Kind: "connect", Evidence: "proven", Strikes: 1, Origin: state.OriginDecoy, Comment: "tcp/23 connect x2"}}), nil
 }
 
 // serve runs a server and returns the path of its socket.
