@@ -107,19 +107,29 @@ func checkRequest(source netip.Prefix, timeout time.Duration, text string) error
 	return nil
 }
 
-// blockOnWord makes or changes a block for the operator.
-func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, text string) (state.Block, error) {
+// blocksNow tells why nobody can be blocked; nil if that can be.
+func (c *Controller) blocksNow() error {
 	switch {
 	case c.cfg.Observe:
-		return state.Block{}, ErrObserving
+		return ErrObserving
 	case c.panicked:
-		return state.Block{}, ErrPanicked
+		return ErrPanicked
 	}
+	return nil
+}
+
+// mayBlock tells why a source may not be blocked; nil if it may.
+func (c *Controller) mayBlock(source netip.Prefix) error {
 	if by, reason, ok := c.ignored.covers(source); ok {
-		return state.Block{}, fmt.Errorf("%s is covered by %s (%s): %w", display(source), display(by), reason, ErrIgnored)
+		return fmt.Errorf("%s is covered by %s (%s): %w", display(source), display(by), reason, ErrIgnored)
 	}
-	now := time.Now()
-	b, known := c.blocks.get(source)
+	return nil
+}
+
+// onWord is the block that the operator asks for, and whether the source is
+// blocked already.
+func (c *Controller) onWord(source netip.Prefix, timeout time.Duration, text string, now time.Time) (b state.Block, known bool) {
+	b, known = c.blocks.get(source)
 	if !known {
 		b = state.Block{Source: source, Since: now, Origin: state.OriginOperator, Strikes: c.strikes(source, now)}
 		if source.IsSingleIP() {
@@ -135,16 +145,29 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 	} else if !known {
 		b.Comment = "operator"
 	}
+	return b, known
+}
+
+// blockOnWord makes or changes a block for the operator.
+func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, text string) (state.Block, error) {
+	err := c.blocksNow()
+	if err == nil {
+		err = c.mayBlock(source)
+	}
+	if err != nil {
+		return state.Block{}, err
+	}
+	now := time.Now()
+	old, _ := c.blocks.get(source)
+	b, known := c.onWord(source, timeout, text, now)
 	if err := c.enforce(b); err != nil {
 		c.harm("what became of a command is not known", err)
 		return state.Block{}, err
 	}
-	verb := "extend"
 	if !known {
 		c.stats.Blocked++
-		verb = "block"
 	}
-	c.log.Info(verb, zap.String("src", display(source)), zap.Duration("timeout", timeout), zap.String("origin", "operator"))
+	c.log.Info(verbOf(old, known, b), zap.String("src", display(source)), zap.Duration("timeout", b.Until.Sub(now)), zap.String("origin", "operator"))
 	return b, nil
 }
 
@@ -169,22 +192,30 @@ func (c *Controller) Unblock(ctx context.Context, source netip.Prefix) (state.Bl
 }
 
 func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
-	b, ok := c.blocks.get(source)
-	if !ok {
-		if b, ok = c.blocks.around(source.Addr()); !ok || !source.IsSingleIP() {
-			return state.Block{}, fmt.Errorf("%s is %w", display(source), ErrNotBlocked)
-		}
-		if c.sourceOf(source.Addr()) != b.Source {
-			return state.Block{}, fmt.Errorf("%s by itself is %w; it lies in %s, which is", display(source), ErrNotBlocked, b.Source)
-		}
+	b, err := c.blockOf(source)
+	if err == nil {
+		err = c.letGo([]netip.Prefix{b.Source})
 	}
-	if err := errors.Join(c.kernel.Unblock(b.Source), c.kernel.Forgive(b.Source)); err != nil {
-		c.harm("what became of a command is not known", err)
+	if err != nil {
 		return state.Block{}, err
 	}
-	c.blocks.remove(b.Source)
-	c.stats.Ended++
 	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", "operator"))
+	return b, nil
+}
+
+// blockOf finds the block of a source, or the one around an address that was
+// made for it.
+func (c *Controller) blockOf(source netip.Prefix) (state.Block, error) {
+	b, ok := c.blocks.get(source)
+	if ok {
+		return b, nil
+	}
+	if b, ok = c.blocks.around(source.Addr()); !ok || !source.IsSingleIP() {
+		return state.Block{}, fmt.Errorf("%s is %w", display(source), ErrNotBlocked)
+	}
+	if c.sourceOf(source.Addr()) != b.Source {
+		return state.Block{}, fmt.Errorf("%s by itself is %w; it lies in %s, which is", display(source), ErrNotBlocked, b.Source)
+	}
 	return b, nil
 }
 
@@ -192,6 +223,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 	var n int
 	err := c.call(ctx, func(answer func(error)) {
+		defer c.sparing()()
 		before := c.blocks
 		c.blocks = newBlocks()
 		if err := errors.Join(c.load(), c.kernel.Forgive()); err != nil {
@@ -204,33 +236,16 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 		n = len(all)
 		c.stats.Ended += uint64(n)
 		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", "operator"))
-		c.endAll(all, stored(answer))
+		if n == 0 {
+			answer(nil)
+			return
+		}
+		c.store.EndAll(all, time.Now(), true, stored(answer))
 	})
 	if err != nil {
 		return 0, err
 	}
 	return n, nil
-}
-
-// endAll writes the end of blocks to the store, and answers when the last of
-// them is written, with the first error.
-func (c *Controller) endAll(sources []netip.Prefix, answer func(error)) {
-	if len(sources) == 0 {
-		answer(nil)
-		return
-	}
-	now := time.Now()
-	left, first := len(sources), error(nil)
-	for _, source := range sources {
-		c.store.End(source, now, true, func(err error) { // all from the store's one goroutine
-			if first == nil {
-				first = err
-			}
-			if left--; left == 0 {
-				answer(first)
-			}
-		})
-	}
 }
 
 // stored wraps the answer of a store, which comes when the kernel has done

@@ -55,7 +55,7 @@ type Host struct {
 // Kernel is the table in the kernel. *nft.Table is one.
 type Kernel interface {
 	Load(cfg nft.Config, blocks iter.Seq[nft.Element], served []nft.Service) error
-	Block(e nft.Element) error
+	Block(elems ...nft.Element) error
 	Unblock(prefixes ...netip.Prefix) error
 	Forgive(sources ...netip.Prefix) error
 	SetHost(ignored, onLink6 []netip.Prefix) error
@@ -89,6 +89,13 @@ type Store interface {
 	Forget(before time.Time, most int)
 	Changed() <-chan struct{}
 	ServiceStore
+	BulkStore
+}
+
+// BulkStore takes many changes of different sources at once.
+type BulkStore interface {
+	SaveAll(blocks []state.Block, done func(error))
+	EndAll(sources []netip.Prefix, at time.Time, forgive bool, done func(error))
 }
 
 // ServiceStore is what remembers where services were seen.

@@ -212,10 +212,10 @@ func (o oneByOne) Load(cfg nft.Config, blocks iter.Seq[nft.Element], served []nf
 	return o.table.Load(cfg, blocks, served)
 }
 
-func (o oneByOne) Block(e nft.Element) error {
+func (o oneByOne) Block(elems ...nft.Element) error {
 	one.Lock()
 	defer one.Unlock()
-	return o.table.Block(e)
+	return o.table.Block(elems...)
 }
 
 func (o oneByOne) Unblock(prefixes ...netip.Prefix) error {

@@ -129,21 +129,35 @@ func (k *fakeKernel) Load(cfg nft.Config, blocks iter.Seq[nft.Element], served [
 	})
 }
 
-func (k *fakeKernel) Block(e nft.Element) error {
+func (k *fakeKernel) Block(elems ...nft.Element) error {
 	return k.call("Block", func() error {
-		switch {
-		case e.Timeout < time.Second || e.Prefix != e.Prefix.Masked() || e.Prefix.Addr().Is4In6() || len(e.Comment) > nft.MaxComment:
-			return fmt.Errorf("block %v: it is not valid", e)
-		case !k.isHost(e.Prefix):
-			return k.changeNets(func() { k.asked[e.Prefix] = asked(e) })
-		case !k.loaded:
-			return fmt.Errorf("block: %w", unix.ENOENT)
+		if len(elems) == 1 {
+			return k.block(elems[0])
 		}
-		if _, there := k.ends[e.Prefix]; there && k.stubborn {
-			return nft.ErrNotApplied
+		held, remembered := k.holding.clone(), memory{maps.Clone(k.asked), k.prefix6}
+		for _, e := range elems {
+			if err := k.block(e); err != nil {
+				k.holding, k.memory = held, remembered
+				return err
+			}
 		}
-		return k.put(e)
+		return nil
 	})
+}
+
+func (k *fakeKernel) block(e nft.Element) error {
+	switch {
+	case e.Timeout < time.Second || e.Prefix != e.Prefix.Masked() || e.Prefix.Addr().Is4In6() || len(e.Comment) > nft.MaxComment:
+		return fmt.Errorf("block %v: it is not valid", e)
+	case !k.isHost(e.Prefix):
+		return k.changeNets(func() { k.asked[e.Prefix] = asked(e) })
+	case !k.loaded:
+		return fmt.Errorf("block: %w", unix.ENOENT)
+	}
+	if _, there := k.ends[e.Prefix]; there && k.stubborn {
+		return nft.ErrNotApplied
+	}
+	return k.put(e)
 }
 
 func (k *fakeKernel) Unblock(prefixes ...netip.Prefix) error {
@@ -565,6 +579,20 @@ func (s *fakeStore) End(source netip.Prefix, at time.Time, forgive bool, done fu
 	} else if ok {
 		b.Until = at
 		s.ended[source] = b
+	}
+	s.answer(done)
+}
+
+func (s *fakeStore) SaveAll(blocks []state.Block, done func(error)) {
+	for _, b := range blocks {
+		s.Save(b, nil)
+	}
+	s.answer(done)
+}
+
+func (s *fakeStore) EndAll(sources []netip.Prefix, at time.Time, forgive bool, done func(error)) {
+	for _, source := range sources {
+		s.End(source, at, forgive, nil)
 	}
 	s.answer(done)
 }

@@ -75,10 +75,12 @@ func sparing(many bool) (end func()) {
 	}
 }
 
+// manyBlocks is how many are worth it.
+const manyBlocks = 16384
+
 // sparing is for what goes through all blocks there are.
 func (c *Controller) sparing() (end func()) {
-	const many = 16384
-	return sparing(c.blocks.len() >= many)
+	return sparing(c.blocks.len() >= manyBlocks)
 }
 
 // An ending is a block that is over.

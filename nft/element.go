@@ -48,38 +48,67 @@ func (e Element) validate() error {
 	return nil
 }
 
-// Block adds the element, or gives the one that is there the new timeout and
-// comment, be it longer or shorter. It returns once the kernel holds it.
+// Block adds the elements, or gives those that are there the new timeout and
+// comment, be it longer or shorter: all of them in one transaction, or none.
+// It returns once the kernel holds them.
 //
 // Errors: unix.ENOENT, when somebody has deleted the table; unix.ENFILE, when
 // the set is full; ErrNotApplied.
-func (t *Table) Block(e Element) error {
-	err := e.validate()
-	switch {
-	case err != nil:
-	case t.isHost(e.Prefix):
-		err = t.blockHost(e)
-	default:
-		until := time.Now().Add(e.Timeout)
-		err = t.changeNets(func() { t.nets[e.Prefix] = spanOf(e.Prefix, until, e.Comment) })
-	}
-	if err != nil {
-		return fmt.Errorf("block %s: %w", e.Prefix, err)
+func (t *Table) Block(elems ...Element) error {
+	if err := t.block(elems); err != nil {
+		if len(elems) == 1 {
+			return fmt.Errorf("block %s: %w", elems[0].Prefix, err)
+		}
+		return fmt.Errorf("block %d sources: %w", len(elems), err)
 	}
 	return nil
 }
 
-// blockHost adds, deletes and adds again: before Linux 6.12 an element that
-// is there keeps its old timeout when it is added again.
-func (t *Table) blockHost(e Element) error {
-	began := time.Now()
-	if err := t.transact(func(b *builder) error { return b.putHosts(slices.Values([]Element{e})) }); err != nil {
-		return err
+func (t *Table) block(elems []Element) error {
+	var hosts []Element
+	now, nets := time.Now(), make(map[netip.Prefix]span)
+	for _, e := range elems {
+		switch err := e.validate(); {
+		case err != nil:
+			return err
+		case t.isHost(e.Prefix):
+			hosts = append(hosts, e)
+		default:
+			nets[e.Prefix] = spanOf(e.Prefix, now.Add(e.Timeout), e.Comment)
+		}
 	}
-	return t.verifyHosts([]Element{e}, began)
+	return t.change(hosts, func() { maps.Copy(t.nets, nets) }, len(nets) > 0)
 }
 
-// putHosts adds, deletes and adds again.
+// change puts hosts into the kernel and, if there are any to change, all
+// prefixes as they are when they were changed. If that fails that is taken back.
+func (t *Table) change(hosts []Element, change func(), nets bool) error {
+	began, old := time.Now(), t.nets
+	if nets {
+		t.nets = maps.Clone(old)
+		change()
+	}
+	err := t.transact(func(b *builder) error {
+		var err error
+		if nets {
+			err = b.fillNets(t.nets)
+		}
+		return errors.Join(err, b.putHosts(slices.Values(hosts)))
+	})
+	if err == nil {
+		err = t.verifyHosts(sample(slices.Values(hosts), len(hosts)), began)
+	}
+	if err == nil && nets {
+		err = t.verifyNets()
+	}
+	if err != nil {
+		t.nets = old
+	}
+	return err
+}
+
+// putHosts adds, deletes and adds again: before Linux 6.12 an element that is
+// there keeps its old timeout when it is added again.
 func (b *builder) putHosts(hosts iter.Seq[Element]) error {
 	return errors.Join(
 		b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts),
@@ -151,18 +180,50 @@ func (t *Table) Forgive(sources ...netip.Prefix) error {
 		})
 		return ignoreMissing("forgive all sources", err)
 	}
+	const few = 16
 	var errs []error
-	for _, p := range sources {
+	if len(sources) > few {
+		var err error
+		if sources, err = t.suspected(sources); err != nil {
+			errs = append(errs, ignoreMissing("forgive sources", err))
+		}
+	}
+	for _, p := range sources { // each by itself: to delete what is not there is an error
 		err := t.transact(func(b *builder) error {
-			set := b.sets.suspects6
-			if p.Addr().Is4() {
-				set = b.sets.suspects4
-			}
-			return b.conn.SetDeleteElements(set, []nftables.SetElement{{Key: p.Addr().AsSlice()}})
+			return b.conn.SetDeleteElements(b.suspectSet(p.Addr().Is4()), []nftables.SetElement{{Key: p.Addr().AsSlice()}})
 		})
 		errs = append(errs, ignoreMissing(fmt.Sprintf("forgive %s", p), err))
 	}
 	return errors.Join(errs...)
+}
+
+// suspected are those of the sources against which the kernel has counted
+// anything.
+func (t *Table) suspected(sources []netip.Prefix) ([]netip.Prefix, error) {
+	asked := make(map[netip.Addr]netip.Prefix, len(sources))
+	for _, p := range sources {
+		asked[p.Addr()] = p
+	}
+	var found []netip.Prefix
+	b := newBuilder(nil, TableName, t.cfg)
+	for _, v4 := range []bool{true, false} {
+		err := t.eachElement(b.suspectSet(v4), func(e listed) {
+			if p, ok := asked[e.key]; ok {
+				found = append(found, p)
+			}
+		})
+		if err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+func (b *builder) suspectSet(v4 bool) *nftables.Set {
+	if v4 {
+		return b.sets.suspects4
+	}
+	return b.sets.suspects6
 }
 
 // ignoreMissing passes over that there is no table, or no such element in it.
@@ -257,18 +318,7 @@ func (b *builder) eachHost(kind netlink.HeaderType, hosts iter.Seq[Element]) err
 // changeNets makes a change to the prefixes asked for and puts it, with all
 // others, into the kernel in one transaction; if that fails the change is
 // taken back.
-func (t *Table) changeNets(change func()) error {
-	old := maps.Clone(t.nets)
-	change()
-	err := t.transact(func(b *builder) error { return b.fillNets(t.nets) })
-	if err == nil {
-		err = t.verifyNets()
-	}
-	if err != nil {
-		t.nets = old
-	}
-	return err
-}
+func (t *Table) changeNets(do func()) error { return t.change(nil, do, true) }
 
 // RestoreNets puts all blocked prefixes back into their sets, in place of what
 // somebody has made of them. The error is unix.ENOENT if somebody has deleted

@@ -50,9 +50,12 @@ func (w *elementWriter) add(e Element) {
 	part := w.part()
 	b, element := nest(*part, uint16(w.count))
 	b = appendKey(b, e)
-	b = appendAttr(b, unix.NFTA_SET_ELEM_TIMEOUT, 8)
-	b = binary.BigEndian.AppendUint64(b, uint64(seconds(e.Timeout)/time.Millisecond))
-	*part = closeNest(appendComment(b, e.Comment), element)
+	if w.kind == unix.NFT_MSG_NEWSETELEM {
+		b = appendAttr(b, unix.NFTA_SET_ELEM_TIMEOUT, 8)
+		b = binary.BigEndian.AppendUint64(b, uint64(seconds(e.Timeout)/time.Millisecond))
+		b = appendComment(b, e.Comment)
+	}
+	*part = closeNest(b, element)
 }
 
 func (w *elementWriter) part() *[]byte { return &w.parts[len(w.parts)-1] }

@@ -74,7 +74,11 @@ func TestElementWriter(t *testing.T) {
 func byLibrary(b *batch, kind uint16, set *nftables.Set, elems []Element) error {
 	var all []nftables.SetElement
 	for _, e := range elems {
-		all = append(all, nftables.SetElement{Key: e.Prefix.Addr().AsSlice(), Timeout: seconds(e.Timeout), Comment: e.Comment})
+		elem := nftables.SetElement{Key: e.Prefix.Addr().AsSlice()}
+		if kind == unix.NFT_MSG_NEWSETELEM {
+			elem.Timeout, elem.Comment = seconds(e.Timeout), e.Comment
+		}
+		all = append(all, elem)
 	}
 	switch {
 	case len(all) == 0:

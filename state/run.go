@@ -110,8 +110,8 @@ const commitChunk = 4096
 func (s *Store) take() changes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.pending) <= commitChunk {
-		s.taken, s.pending = s.pending, changes{}
+	if len(s.pending) <= commitChunk || s.whole && len(s.pending) <= wholeChunk {
+		s.taken, s.pending, s.whole = s.pending, changes{}, false
 		return s.taken
 	}
 	s.taken = make(changes, commitChunk)

@@ -40,6 +40,7 @@ type Store struct {
 	db       *database   // nil for none; replaced by the goroutine in Run
 	pending  changes     // to be committed; without a database, all there is
 	taken    changes     // being committed
+	whole    bool        // what is pending is to be committed in one transaction
 	touched  bool        // there are changes since the text files were last written without a database
 	forget   *forgetting // to be done
 	served   *[]Service  // to be committed; nil for none
@@ -249,11 +250,63 @@ func (s *Store) Save(b Block, done func(error)) {
 	s.wake()
 }
 
+// wholeChunk is how many changes that come together are committed in one transaction: the history has room for their
+// lines until those are written.
+const wholeChunk = 12000
+
+// SaveAll is Save for many blocks, of different sources: done is called when all are written, with the first error. Up
+// to 12,000 are committed in one transaction.
+func (s *Store) SaveAll(blocks []Block, done func(error)) {
+	done = last(len(blocks), done)
+	s.mu.Lock()
+	for _, b := range blocks {
+		b.Since, b.Until = wall(b.Since), wall(b.Until)
+		c := s.pending.of(b.Source)
+		c.live = &b
+		c.saved = append(c.saved, done)
+	}
+	s.touched, s.whole = true, true
+	s.mu.Unlock()
+	s.wake()
+}
+
+// EndAll is End for many sources, as SaveAll is Save.
+func (s *Store) EndAll(sources []netip.Prefix, at time.Time, forgive bool, done func(error)) {
+	done = last(len(sources), done)
+	s.mu.Lock()
+	for _, source := range sources {
+		s.end(source, at, forgive, done)
+	}
+	s.whole = true
+	s.mu.Unlock()
+	s.wake()
+}
+
+// last makes one call of n, with the first error. They come one after another.
+func last(n int, done func(error)) func(error) {
+	var first error
+	return func(err error) {
+		if first == nil {
+			first = err
+		}
+		if n--; n == 0 && done != nil {
+			done(first)
+		}
+	}
+}
+
 // End hands in that the block of source is over since the given time: its record becomes the one that Last returns.
 // With forgive nothing is remembered of source, neither this block nor earlier ones. A source that is not blocked is
 // no error. Done is called as Save's is; the line in the blocked file goes first.
 func (s *Store) End(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
 	s.mu.Lock()
+	s.end(source, at, forgive, done)
+	s.mu.Unlock()
+	s.wake()
+}
+
+// end is End for who holds s.mu.
+func (s *Store) end(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
 	b := s.current(source)
 	c := s.pending.of(source)
 	c.live, s.touched = nil, true
@@ -268,8 +321,6 @@ func (s *Store) End(source netip.Prefix, at time.Time, forgive bool, done func(e
 	if done != nil {
 		c.ended = append(c.ended, done)
 	}
-	s.mu.Unlock()
-	s.wake()
 }
 
 // current returns the live block of source, committed or not; nil for none. The caller holds s.mu.

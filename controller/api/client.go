@@ -70,7 +70,12 @@ func (c *Client) List(ctx context.Context) ([]Block, error) {
 // EachBlock calls f with each of who is blocked, the oldest first, as it
 // arrives. An error of f ends it. After an error some may be missing.
 func (c *Client) EachBlock(ctx context.Context, f func(Block) error) error {
-	resp, err := c.ask(ctx, http.MethodGet, "/v1/blocks", nil)
+	return c.list(ctx, http.MethodGet, "/v1/blocks", nil, f)
+}
+
+// list asks for something that is answered by a list of blocks.
+func (c *Client) list(ctx context.Context, method, path string, question any, f func(Block) error) error {
+	resp, err := c.ask(ctx, method, path, question)
 	if err != nil {
 		return err
 	}
@@ -91,6 +96,19 @@ func (c *Client) Block(ctx context.Context, r BlockRequest) (Block, error) {
 	var b Block
 	err := c.do(ctx, http.MethodPost, "/v1/blocks", r, &b)
 	return b, err
+}
+
+// BlockMany asks for blocks, all of them or none, and calls f with each once
+// they are in the kernel and on disk.
+func (c *Client) BlockMany(ctx context.Context, r BulkRequest, f func(Block) error) error {
+	return c.list(ctx, http.MethodPost, "/v1/bulk/block", r, f)
+}
+
+// UnblockMany asks for the end of blocks.
+func (c *Client) UnblockMany(ctx context.Context, sources []string) (BulkUnblocked, error) {
+	var u BulkUnblocked
+	err := c.do(ctx, http.MethodPost, "/v1/bulk/unblock", BulkRequest{Sources: sources}, &u)
+	return u, err
 }
 
 // Unblock asks for the end of a block and returns it as it was.
@@ -131,11 +149,7 @@ func (c *Client) Resume(ctx context.Context) (Panicked, error) {
 // do asks, and reads the answer. Errors: ErrNoDaemon; a SocketError; a
 // RequestError if the daemon could make nothing of the request.
 func (c *Client) do(ctx context.Context, method, path string, question, answer any) error {
-	body, err := json.Marshal(question)
-	if err != nil {
-		return fmt.Errorf("encode request: %w", err)
-	}
-	resp, err := c.ask(ctx, method, path, body)
+	resp, err := c.ask(ctx, method, path, question)
 	if err != nil {
 		return err
 	}
@@ -152,9 +166,13 @@ func (c *Client) do(ctx context.Context, method, path string, question, answer a
 
 // ask sends a request and returns an answer that is no problem. Its body is
 // the caller's to read and close.
-func (c *Client) ask(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+func (c *Client) ask(ctx context.Context, method, path string, question any) (*http.Response, error) {
 	if len(c.path) > maxSocketPath {
 		return nil, &SocketError{c.path, fmt.Sprintf("too long for a socket: at most %d bytes", maxSocketPath)}
+	}
+	body, err := json.Marshal(question)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://nftsentry"+path, bytes.NewReader(body))
 	if err != nil {

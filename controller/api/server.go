@@ -30,7 +30,14 @@ type Guard interface {
 	Block(ctx context.Context, source netip.Prefix, timeout time.Duration, comment string) (state.Block, error)
 	Unblock(ctx context.Context, source netip.Prefix) (state.Block, error)
 	UnblockAll(ctx context.Context) (int, error)
+	Bulk
 	List(ctx context.Context) (iter.Seq[state.Block], error)
+}
+
+// Bulk is what a Guard does with many sources at once.
+type Bulk interface {
+	BlockMany(ctx context.Context, sources []netip.Prefix, timeout time.Duration, comment string) (iter.Seq[state.Block], error)
+	UnblockMany(ctx context.Context, sources []netip.Prefix) (ended []netip.Prefix, missing, err error)
 }
 
 // A Daemon is what holds the guard, and all else that runs.
@@ -42,9 +49,10 @@ type Daemon interface {
 }
 
 const (
-	maxRequest = 4096 // bytes, header and body each
-	maxWorking = 32   // requests of one kind at once; the others wait
-	maxListing = 1    // lists at once, which may be long
+	maxRequest = 4096     // bytes, header and body each
+	maxBulk    = 16 << 20 // bytes of the body of a bulk request
+	maxWorking = 32       // requests of one kind at once; the others wait
+	maxListing = 1        // lists at once, which may be long
 	patience   = 5 * time.Second
 )
 
@@ -124,12 +132,21 @@ type router map[string]map[string]route
 // A route answers requests of one kind, some at a time, so that no kind is in
 // the way of another.
 type route struct {
-	do   func(request) (any, error)
-	busy chan struct{} // has as many as are at work; when it is full the next waits
+	do     func(request) (any, error)
+	busy   chan struct{} // has as many as are at work; when it is full the next waits
+	most   int64         // bytes of the body
+	refuse *reply        // what all are told; nil for none
+	bodies chan struct{} // has as many as are being read, or worked on, if they may be long; nil otherwise
 }
 
 func handler(guard Guard, daemon Daemon) http.Handler {
-	one := func(most int, f func(request) (any, error)) route { return route{f, make(chan struct{}, most)} }
+	one := func(most int, f func(request) (any, error)) route {
+		return route{do: f, busy: make(chan struct{}, most), most: maxRequest}
+	}
+	bodies := make(chan struct{}, 1)
+	bulk := func(f func(request) (any, error)) route {
+		return route{do: f, busy: make(chan struct{}, 1), most: maxBulk, bodies: bodies}
+	}
 	return router{
 		"/v1/status": {http.MethodGet: one(maxWorking, func(r request) (any, error) { return tell(r, daemon) })},
 		"/v1/blocks": {
@@ -137,30 +154,48 @@ func handler(guard Guard, daemon Daemon) http.Handler {
 			http.MethodPost:   one(maxWorking, func(r request) (any, error) { return block(r, guard) }),
 			http.MethodDelete: one(maxWorking, func(r request) (any, error) { return unblock(r, guard) }),
 		},
-		"/v1/reload": {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Reload(r.Context()) })},
-		"/v1/panic":  {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Panic(r.Context()) })},
-		"/v1/resume": {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Resume(r.Context()) })},
+		"/v1/bulk/block":   {http.MethodPost: bulk(func(r request) (any, error) { return blockMany(r, guard) })},
+		"/v1/bulk/unblock": {http.MethodPost: bulk(func(r request) (any, error) { return unblockMany(r, guard) })},
+		"/v1/reload":       {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Reload(r.Context()) })},
+		"/v1/panic":        {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Panic(r.Context()) })},
+		"/v1/resume":       {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Resume(r.Context()) })},
 	}
 }
 
 // ServeHTTP begins to work only for a request that is complete.
 func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
-	if err != nil {
-		send(w, encode(nil, &RequestError{fmt.Errorf("request: %w", err)}))
-		return
-	}
 	methods, known := rt[r.URL.Path]
 	route, allowed := methods[r.Method]
 	switch {
 	case !known:
-		send(w, reply{code: http.StatusNotFound, body: Problem{"no such request: are the command and the daemon of one version?"}.encode()})
+		route = unserved(http.StatusNotFound, "no such request: are the command and the daemon of one version?")
 	case !allowed:
 		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
-		send(w, reply{code: http.StatusMethodNotAllowed, body: Problem{"no such method for this request"}.encode()})
-	default:
-		send(w, route.work(request{r, body}))
+		route = unserved(http.StatusMethodNotAllowed, "no such method for this request")
 	}
+	send(w, route.read(w, r))
+}
+
+// unserved is the route of a request that there is not.
+func unserved(code int, text string) route {
+	return route{most: maxRequest, refuse: &reply{code: code, body: Problem{text}.encode()}}
+}
+
+// read reads all of a request, and then works for it.
+func (rt route) read(w http.ResponseWriter, r *http.Request) reply {
+	if rt.bodies != nil {
+		rt.bodies <- struct{}{} // whoever is before us is read for as long as our patience lasts, or worked for
+		defer func() { <-rt.bodies }()
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience)) // the connection may be closed by now
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, rt.most))
+	if err != nil {
+		return encode(nil, &RequestError{fmt.Errorf("request: %w", err)})
+	}
+	if rt.refuse != nil {
+		return *rt.refuse
+	}
+	return rt.work(request{r, body})
 }
 
 var errGone = errors.New("the client has gone")

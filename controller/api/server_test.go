@@ -42,6 +42,20 @@ func (fakeGuard) Unblock(_ context.Context, source netip.Prefix) (state.Block, e
 	return state.Block{Source: source, Since: since, Until: since}, nil
 }
 
+func (fakeGuard) BlockMany(_ context.Context, sources []netip.Prefix, timeout time.Duration, comment string) (iter.Seq[state.Block], error) {
+	return func(yield func(state.Block) bool) {
+		for _, p := range sources {
+			if !yield(state.Block{Source: p, Since: since, Until: since.Add(timeout), Comment: comment}) {
+				return
+			}
+		}
+	}, nil
+}
+
+func (fakeGuard) UnblockMany(_ context.Context, sources []netip.Prefix) (ended []netip.Prefix, missing, err error) {
+	return sources[1:], errors.New(Display(sources[0]) + " is not blocked"), nil
+}
+
 func (fakeGuard) UnblockAll(context.Context) (int, error) { return 7, nil }
 
 func (fakeGuard) List(context.Context) (iter.Seq[state.Block], error) {
