@@ -26,12 +26,12 @@ import (
 
 // errnos are what the kernel may answer, or the Table in its place.
 var errnos = []error{
-	unix.ENOENT, unix.EEXIST, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EBUSY, unix.EINTR, unix.EAGAIN, unix.EPERM,
+	unix.ENOENT, unix.EEXIST, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EBUSY, unix.EINTR, unix.EAGAIN,
 	unix.EMSGSIZE, unix.EINVAL, nft.ErrNotApplied,
 }
 
 // sure are those that say that nothing was applied.
-var sure = []error{unix.EEXIST, unix.ENOMEM, unix.EBUSY, unix.EPERM, unix.EMSGSIZE, unix.EINVAL}
+var sure = []error{unix.EEXIST, unix.ENOMEM, unix.EBUSY, unix.EMSGSIZE, unix.EINVAL}
 
 // told are those that the controller tells from others, and some of the others.
 var told = []error{nil, unix.ENOENT, unix.ENFILE, unix.ENOBUFS, nft.ErrNotApplied}

@@ -34,6 +34,7 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 			}
 		}
 		if err != nil {
+			c.lose(err)
 			c.cfg, c.ignored = old, ignored
 			answer(err)
 			return

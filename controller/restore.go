@@ -263,6 +263,7 @@ const unseen = "unproven, while nobody listened"
 func (c *Controller) adoptMissed() {
 	held, err := c.kernel.Blocked()
 	if err != nil {
+		c.lose(err)
 		c.log.Warn("the kernel's blocks cannot be read; trying again", zap.Error(err))
 		c.reconcile.at = time.Now().Add(repairMost)
 		return
@@ -343,6 +344,7 @@ func (c *Controller) SetHost(ctx context.Context, h Host) error {
 			err = c.makeAgain(err)
 		}
 		if err != nil {
+			c.lose(err)
 			answer(err)
 			return
 		}

@@ -153,7 +153,10 @@ func (t *Table) unblockHosts(hosts []Element) error {
 	if errors.Is(err, unix.ENOENT) { // so is the table
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return t.verifyGone(hosts)
 }
 
 func (b *builder) deleteHosts(hosts []Element) error {
@@ -238,11 +241,20 @@ func (t *Table) unblockNets(nets map[netip.Prefix]span) error {
 	if len(nets) == 0 {
 		return nil
 	}
-	return t.changeNets(func() {
+	began := time.Now()
+	err := t.changeNets(func() {
 		for p := range nets {
 			delete(t.nets, p)
 		}
 	})
+	if err != nil {
+		return err
+	}
+	if err := t.verifyNoMore(began); err != nil {
+		maps.Copy(t.nets, nets) // whatever is there is taken out by the next change
+		return err
+	}
+	return nil
 }
 
 func (b *builder) blockSets() []*nftables.Set {
@@ -358,9 +370,10 @@ func netElements(f family, nets map[netip.Prefix]span) []nftables.SetElement {
 }
 
 // liveSpans is the disjoint form of the prefixes of a family whose time is not up.
-func liveSpans(f family, nets map[netip.Prefix]span) []span {
+func liveSpans(f family, nets map[netip.Prefix]span) []span { return spansAt(f, nets, time.Now()) }
+
+func spansAt(f family, nets map[netip.Prefix]span, now time.Time) []span {
 	var all []span
-	now := time.Now()
 	for p, s := range nets {
 		if p.Addr().BitLen() == f.last.BitLen() && s.until.After(now) {
 			all = append(all, s)

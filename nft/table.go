@@ -271,7 +271,11 @@ func (t *Table) Unlure() error {
 // IPv6 prefixes of the host's own links, as in Config.
 func (t *Table) SetHost(ignored, onLink6 []netip.Prefix) error {
 	t.cfg.Ignored, t.cfg.OnLink6 = ignored, onLink6
-	if err := t.transform(func(b *builder, _ []string) error { return b.fillSources() }); err != nil {
+	err := t.transform(func(b *builder, _ []string) error { return b.fillSources() })
+	if err == nil {
+		err = t.verifySources()
+	}
+	if err != nil {
 		return fmt.Errorf("replace ignored sources and neighbours: %w", err)
 	}
 	return nil

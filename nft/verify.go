@@ -81,6 +81,91 @@ func (t *Table) verifyChunk(want []Element, began time.Time) error {
 	return nil
 }
 
+// verifyGone looks for hosts that were deleted: a source that stays blocked
+// after it was let go is the worst that a silent failure can do. Of many some
+// are looked for. What the kernel itself has blocked anew is no failure: it has
+// no comment, as ours have.
+func (t *Table) verifyGone(hosts []Element) error {
+	for _, e := range sample(slices.Values(hosts), len(hosts)) {
+		there, comment, err := t.find(e)
+		if err != nil {
+			return err
+		}
+		if there && comment != "" {
+			return fmt.Errorf("element %s is still there: %w", e.Prefix.Addr(), ErrNotApplied)
+		}
+	}
+	return nil
+}
+
+// find tells whether the set of hosts has an element, and its comment.
+func (t *Table) find(e Element) (there bool, comment string, err error) {
+	conn, err := t.readConnection()
+	if err != nil {
+		return false, "", err
+	}
+	request, err := elementRequest(newBuilder(nil, TableName, t.cfg).hostSet(e.Prefix), []Element{e})
+	if err != nil {
+		return false, "", err
+	}
+	replies, err := conn.Execute(request)
+	if errors.Is(err, unix.ENOENT) {
+		return false, "", nil
+	}
+	if err != nil {
+		t.reader = nil
+		return false, "", errors.Join(err, conn.Close())
+	}
+	for _, m := range replies {
+		readElements(m.Data[min(nfgenmsg, len(m.Data)):], make(map[string]string), func(e listed) { there, comment = true, e.comment })
+	}
+	return there, comment, nil
+}
+
+// verifyNoMore looks for intervals that should not be there: more than were
+// asked for at a moment, since some may have expired by now.
+func (t *Table) verifyNoMore(began time.Time) error {
+	b := newBuilder(nil, TableName, t.cfg)
+	for _, f := range []family{ipv4, ipv6} {
+		n := 0
+		err := t.eachElement(b.netSet(f), func(e listed) {
+			if !e.ends {
+				n++
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if want := len(spansAt(f, t.nets, began)); n > want {
+			return fmt.Errorf("%d intervals are there instead of %d: %w", n, want, ErrNotApplied)
+		}
+	}
+	return nil
+}
+
+// verifySources counts the intervals of the sets of ignored sources and of
+// neighbours, which have no end.
+func (t *Table) verifySources() error {
+	b := newBuilder(nil, TableName, t.cfg)
+	for set, want := range map[*nftables.Set][]span{
+		b.sets.ignored4: merge(ofFamily(t.cfg.Ignored, ipv4)), b.sets.ignored6: merge(ofFamily(t.cfg.Ignored, ipv6)),
+	} {
+		n := 0
+		err := t.eachElement(set, func(e listed) {
+			if !e.ends {
+				n++
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if n != len(want) {
+			return fmt.Errorf("set %s has %d intervals instead of %d: %w", set.Name, n, len(want), ErrNotApplied)
+		}
+	}
+	return nil
+}
+
 // verifyNets reads the sets of prefixes back.
 func (t *Table) verifyNets() error {
 	b := newBuilder(nil, TableName, t.cfg)

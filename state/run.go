@@ -30,22 +30,24 @@ const lookEvery = 30 * time.Second
 func (s *Store) Run(ctx context.Context) error {
 	timer := time.NewTimer(0) // what Open could not write is taken up
 	defer timer.Stop()
-	kick := s.kick
-	var retry time.Duration
+	var retry time.Duration // 0 while all is well
 	for {
 		select {
 		case <-ctx.Done():
 			return s.finish()
-		case <-kick:
+		case <-s.kick:
+			if retry > 0 { // changes wait for the timer, and nobody for them
+				s.refuse()
+				continue
+			}
 		case <-timer.C:
 		}
 		if err := s.flush(false); err != nil {
 			retry = min(max(2*retry, retryMin), retryMax)
-			kick = nil // changes wait for the timer
 			timer.Reset(retry)
 			continue
 		}
-		retry, kick = 0, s.kick
+		retry = 0
 		next := lookEvery
 		if due, ok := s.nextRewrite(); ok {
 			next = min(next, time.Until(due))
@@ -140,10 +142,7 @@ func (s *Store) committed() {
 func (s *Store) putBack(cs changes, err error) {
 	s.tcp.stale, s.udp.stale = true, true
 	cs.tell(err)
-	for _, c := range s.waiting() { // for the same disk
-		settle(c.saved, err)
-		settle(c.ended, err)
-	}
+	s.tellWaiting(err) // for the same disk
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pending.under(cs)
@@ -152,6 +151,20 @@ func (s *Store) putBack(cs changes, err error) {
 		b, err := s.db.find(liveBucket, source)
 		return err == nil && b != nil
 	})
+}
+
+// refuse tells who waits for the disk that it fails, and why.
+func (s *Store) refuse() {
+	if err := s.Degraded(); err != nil {
+		s.tellWaiting(err)
+	}
+}
+
+func (s *Store) tellWaiting(err error) {
+	for _, c := range s.waiting() {
+		settle(c.saved, err)
+		settle(c.ended, err)
+	}
 }
 
 // waiting takes the functions off the pending changes.

@@ -236,8 +236,8 @@ func (s *Store) Last(source netip.Prefix) (Block, bool, error) {
 // Of several changes of a source that wait to be written only the newest is.
 //
 // Done, which may be nil, is called once, by the goroutine in Run, which it must not hold up: with nil when the block is
-// in the store, synced to the disk, and in the text files, or with the error of the first attempt at it that failed.
-// Even then the block stays pending, and is tried again.
+// in the store, synced to the disk, and in the text files, or with the error of the first attempt at it that failed;
+// at once while the disk fails, with the error of the last attempt. Even then the block stays pending, and is tried again.
 func (s *Store) Save(b Block, done func(error)) {
 	b.Since, b.Until = wall(b.Since), wall(b.Until)
 	s.mu.Lock()
