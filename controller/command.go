@@ -29,7 +29,7 @@ var (
 const (
 	MinTimeout = time.Second
 	MaxTimeout = 10 * 365 * 24 * time.Hour
-	maxText    = 100 // bytes of an operator's comment
+	MaxComment = 100 // bytes of an operator's comment
 )
 
 // A call is work for Run on behalf of somebody who waits. Whoever does it
@@ -99,8 +99,8 @@ func checkRequest(source netip.Prefix, timeout time.Duration, text string) error
 		return fmt.Errorf("%w: %v is neither an address nor a prefix without host bits", ErrInvalid, source)
 	case timeout != 0 && (timeout < MinTimeout || timeout > MaxTimeout):
 		return fmt.Errorf("%w: timeout %v: from 1s to 3650d", ErrInvalid, timeout)
-	case len(text) > maxText:
-		return fmt.Errorf("%w: comment of %d bytes: at most %d", ErrInvalid, len(text), maxText)
+	case len(text) > MaxComment:
+		return fmt.Errorf("%w: comment of %d bytes: at most %d", ErrInvalid, len(text), MaxComment)
 	case !utf8.ValidString(text) || slices.ContainsFunc([]rune(text), func(r rune) bool { return !unicode.IsPrint(r) || r == '"' }):
 		return fmt.Errorf("%w: comment %q: printable characters only, and no quotes", ErrInvalid, text)
 	}
