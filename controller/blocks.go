@@ -1,7 +1,9 @@
 package controller
 
 import (
+	"cmp"
 	"container/heap"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -10,46 +12,77 @@ import (
 )
 
 // blocks are the live blocks, by source and in the order in which they end.
-// The Until of each carries the monotonic clock.
+// There may be 131,072 of them, so that each is kept in a third of the memory
+// that a state.Block takes.
 type blocks struct {
-	bySource map[netip.Prefix]state.Block
-	ends     ends
-	v4       int // how many of them are IPv4
+	bySource map[sourceKey]int32 // places in records
+	records  []record
+	ends     []int32 // a heap of places, the one that ends first on top; see endHeap
+	v4       int     // how many of them are IPv4
+	clocks   clocks
 }
 
-func newBlocks() blocks { return blocks{bySource: make(map[netip.Prefix]state.Block)} }
-
-// An end is the moment when a block was to end at the time it was put here;
-// it counts only while the block still has it.
-type end struct {
-	at     time.Time
-	source netip.Prefix
+func newBlocks() blocks {
+	return blocks{bySource: make(map[sourceKey]int32), clocks: newClocks()}
 }
+
+// len is how many there are.
+func (b *blocks) len() int { return len(b.records) }
 
 func (b *blocks) get(source netip.Prefix) (state.Block, bool) {
-	block, ok := b.bySource[source]
-	return block, ok
+	at, ok := b.bySource[keyOf(source)]
+	if !ok {
+		return state.Block{}, false
+	}
+	return b.records[at].block(&b.clocks), true
+}
+
+func (b *blocks) has(source netip.Prefix) bool {
+	_, ok := b.bySource[keyOf(source)]
+	return ok
 }
 
 // put adds a block or replaces the one of the same source.
 func (b *blocks) put(block state.Block) {
-	b.remove(block.Source)
-	if block.Source.Addr().Is4() {
+	key := keyOf(block.Source)
+	r := b.clocks.record(key, block)
+	if at, ok := b.bySource[key]; ok {
+		r.heapAt = b.records[at].heapAt
+		b.records[at] = r
+		heap.Fix(b.heap(), int(r.heapAt))
+		return
+	}
+	if key.v4() {
 		b.v4++
 	}
-	b.bySource[block.Source] = block
-	heap.Push(&b.ends, end{block.Until, block.Source})
-	if len(b.ends) > 2*len(b.bySource)+64 { // most are ends of blocks that have been changed since
-		b.ends = slices.DeleteFunc(b.ends, func(e end) bool { return !b.current(e) })
-		heap.Init(&b.ends)
+	if len(b.records) == cap(b.records) { // append would leave room for a quarter more
+		b.records = slices.Grow(b.records, 64+len(b.records)/8)
 	}
+	at := int32(len(b.records))
+	b.records = append(b.records, r)
+	b.bySource[key] = at
+	heap.Push(b.heap(), at)
 }
 
 func (b *blocks) remove(source netip.Prefix) {
-	if _, ok := b.bySource[source]; ok && source.Addr().Is4() {
+	key := keyOf(source)
+	at, ok := b.bySource[key]
+	if !ok {
+		return
+	}
+	if key.v4() {
 		b.v4--
 	}
-	delete(b.bySource, source)
+	heap.Remove(b.heap(), int(b.records[at].heapAt))
+	delete(b.bySource, key)
+	last := int32(len(b.records) - 1)
+	if at != last { // the last one takes the place
+		b.records[at] = b.records[last]
+		b.bySource[b.records[at].key] = at
+		b.ends[b.records[at].heapAt] = at
+	}
+	b.records[last] = record{}
+	b.records = b.records[:last]
 }
 
 // count is how many there are of a family.
@@ -57,18 +90,15 @@ func (b *blocks) count(v4 bool) int {
 	if v4 {
 		return b.v4
 	}
-	return len(b.bySource) - b.v4
+	return len(b.records) - b.v4
 }
 
 // next is when the next block ends.
 func (b *blocks) next() (time.Time, bool) {
-	for len(b.ends) > 0 {
-		if b.current(b.ends[0]) {
-			return b.ends[0].at, true
-		}
-		heap.Pop(&b.ends)
+	if len(b.ends) == 0 {
+		return time.Time{}, false
 	}
-	return time.Time{}, false
+	return b.clocks.until(&b.records[b.ends[0]]), true
 }
 
 // due removes the blocks whose time is up.
@@ -79,37 +109,84 @@ func (b *blocks) due(now time.Time) []state.Block {
 		if !ok || at.After(now) {
 			return out
 		}
-		e := heap.Pop(&b.ends).(end)
-		out = append(out, b.bySource[e.source])
-		b.remove(e.source)
+		block := b.records[b.ends[0]].block(&b.clocks)
+		out = append(out, block)
+		b.remove(block.Source)
 	}
 }
 
-func (b *blocks) current(e end) bool {
-	block, ok := b.bySource[e.source]
-	return ok && block.Until.Equal(e.at)
+// all are the blocks in no order. They must not be changed meanwhile.
+func (b *blocks) all() iter.Seq[state.Block] {
+	return func(yield func(state.Block) bool) {
+		for i := range b.records {
+			if !yield(b.records[i].block(&b.clocks)) {
+				return
+			}
+		}
+	}
+}
+
+// sources are those of all blocks, in no order.
+func (b *blocks) sources() iter.Seq[netip.Prefix] {
+	return func(yield func(netip.Prefix) bool) {
+		for i := range b.records {
+			if !yield(b.records[i].key.prefix()) {
+				return
+			}
+		}
+	}
 }
 
 // around finds the narrowest block that an address lies in.
 func (b *blocks) around(a netip.Addr) (state.Block, bool) {
 	for bits := a.BitLen(); bits >= 0; bits-- {
-		if block, ok := b.bySource[netip.PrefixFrom(a, bits).Masked()]; ok {
+		if block, ok := b.get(netip.PrefixFrom(a, bits).Masked()); ok {
 			return block, true
 		}
 	}
 	return state.Block{}, false
 }
 
-// ends is a heap, see container/heap.
-type ends []end
+// snapshot is all blocks as they are now, the oldest first. It may be used
+// when the blocks have changed, and by any goroutine.
+func (b *blocks) snapshot() iter.Seq[state.Block] {
+	records, clocks := slices.Clone(b.records), b.clocks.clone()
+	return func(yield func(state.Block) bool) {
+		slices.SortFunc(records, func(a, b record) int { return cmp.Or(cmp.Compare(a.since, b.since), a.key.compare(b.key)) })
+		for i := range records {
+			if !yield(records[i].block(&clocks)) {
+				return
+			}
+		}
+	}
+}
 
-func (e ends) Len() int           { return len(e) }
-func (e ends) Less(i, j int) bool { return e[i].at.Before(e[j].at) }
-func (e ends) Swap(i, j int)      { e[i], e[j] = e[j], e[i] }
-func (e *ends) Push(x any)        { *e = append(*e, x.(end)) }
-func (e *ends) Pop() any {
-	last := len(*e) - 1
-	x := (*e)[last]
-	*e = (*e)[:last]
-	return x
+func (b *blocks) heap() heap.Interface { return (*endHeap)(b) }
+
+// endHeap is the heap of ends, see container/heap. Each record knows its place
+// in it.
+type endHeap blocks
+
+func (h *endHeap) Len() int { return len(h.ends) }
+
+func (h *endHeap) Less(i, j int) bool {
+	return h.records[h.ends[i]].until < h.records[h.ends[j]].until
+}
+
+func (h *endHeap) Swap(i, j int) {
+	h.ends[i], h.ends[j] = h.ends[j], h.ends[i]
+	h.records[h.ends[i]].heapAt, h.records[h.ends[j]].heapAt = int32(i), int32(j)
+}
+
+func (h *endHeap) Push(x any) {
+	at := x.(int32)
+	h.records[at].heapAt = int32(len(h.ends))
+	h.ends = append(h.ends, at)
+}
+
+func (h *endHeap) Pop() any {
+	last := len(h.ends) - 1
+	at := h.ends[last]
+	h.ends = h.ends[:last]
+	return at
 }

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -29,7 +29,7 @@ var (
 const (
 	MinTimeout = time.Second
 	MaxTimeout = 10 * 365 * 24 * time.Hour
-	maxText    = 100 // bytes of an operator's comment
+	MaxComment = 100 // bytes of an operator's comment
 )
 
 // A call is work for Run on behalf of somebody who waits. Whoever does it
@@ -103,29 +103,39 @@ func checkRequest(source netip.Prefix, timeout time.Duration, text string) error
 		return fmt.Errorf("%w: %v is neither an address nor a prefix without host bits", ErrInvalid, source)
 	case timeout != 0 && (timeout < MinTimeout || timeout > MaxTimeout):
 		return fmt.Errorf("%w: timeout %v: from 1s to 3650d", ErrInvalid, timeout)
-	case len(text) > maxText:
-		return fmt.Errorf("%w: comment of %d bytes: at most %d", ErrInvalid, len(text), maxText)
+	case len(text) > MaxComment:
+		return fmt.Errorf("%w: comment of %d bytes: at most %d", ErrInvalid, len(text), MaxComment)
 	case !utf8.ValidString(text) || slices.ContainsFunc([]rune(text), func(r rune) bool { return !unicode.IsPrint(r) || r == '"' }):
 		return fmt.Errorf("%w: comment %q: printable characters only, and no quotes", ErrInvalid, text)
 	}
 	return nil
 }
 
-// blockOnWord makes or changes a block for the operator.
-func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, text string) (state.Block, error) {
+// blocksNow tells why nobody can be blocked; nil if that can be.
+func (c *Controller) blocksNow() error {
 	switch {
 	case c.cfg.Observe:
-		return state.Block{}, ErrObserving
+		return ErrObserving
 	case c.panicked:
-		return state.Block{}, ErrPanicked
+		return ErrPanicked
 	case c.cfg.Unlisted:
-		return state.Block{}, ErrUnlisted
+		return ErrUnlisted
 	}
+	return nil
+}
+
+// mayBlock tells why a source may not be blocked; nil if it may.
+func (c *Controller) mayBlock(source netip.Prefix) error {
 	if by, reason, ok := c.ignored.covers(source); ok {
-		return state.Block{}, fmt.Errorf("%s is covered by %s (%s): %w", display(source), display(by), reason, ErrIgnored)
+		return fmt.Errorf("%s is covered by %s (%s): %w", display(source), display(by), reason, ErrIgnored)
 	}
-	now := time.Now()
-	b, known := c.blocks.get(source)
+	return nil
+}
+
+// onWord is the block that the operator asks for, and whether the source is
+// blocked already.
+func (c *Controller) onWord(source netip.Prefix, timeout time.Duration, text string, now time.Time) (b state.Block, known bool) {
+	b, known = c.blocks.get(source)
 	if !known {
 		b = state.Block{Source: source, Since: now, Origin: state.OriginOperator, Strikes: c.strikes(source, now)}
 		if source.IsSingleIP() {
@@ -141,16 +151,29 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 	} else if !known {
 		b.Comment = "operator"
 	}
+	return b, known
+}
+
+// blockOnWord makes or changes a block for the operator.
+func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, text string) (state.Block, error) {
+	err := c.blocksNow()
+	if err == nil {
+		err = c.mayBlock(source)
+	}
+	if err != nil {
+		return state.Block{}, err
+	}
+	now := time.Now()
+	old, _ := c.blocks.get(source)
+	b, known := c.onWord(source, timeout, text, now)
 	if err := c.enforce(b); err != nil {
 		c.harm("what became of a command is not known", err)
 		return state.Block{}, err
 	}
-	verb := "extend"
 	if !known {
 		c.stats.Blocked++
-		verb = "block"
 	}
-	c.log.Info(verb, zap.String("src", display(source)), zap.Duration("timeout", timeout), zap.String("origin", "operator"))
+	c.log.Info(verbOf(old, known, b), zap.String("src", display(source)), zap.Duration("timeout", b.Until.Sub(now)), zap.String("origin", "operator"))
 	return b, nil
 }
 
@@ -178,22 +201,30 @@ func (c *Controller) Unblock(ctx context.Context, source netip.Prefix) (state.Bl
 }
 
 func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
-	b, ok := c.blocks.get(source)
-	if !ok {
-		if b, ok = c.blocks.around(source.Addr()); !ok || !source.IsSingleIP() {
-			return state.Block{}, fmt.Errorf("%s is %w", display(source), ErrNotBlocked)
-		}
-		if c.sourceOf(source.Addr()) != b.Source {
-			return state.Block{}, fmt.Errorf("%s by itself is %w; it lies in %s, which is", display(source), ErrNotBlocked, b.Source)
-		}
+	b, err := c.blockOf(source)
+	if err == nil {
+		err = c.letGo([]netip.Prefix{b.Source})
 	}
-	if err := errors.Join(c.kernel.Unblock(b.Source), c.kernel.Forgive(b.Source)); err != nil {
-		c.harm("what became of a command is not known", err)
+	if err != nil {
 		return state.Block{}, err
 	}
-	c.blocks.remove(b.Source)
-	c.stats.Ended++
 	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", byOperator))
+	return b, nil
+}
+
+// blockOf finds the block of a source, or the one around an address that was
+// made for it.
+func (c *Controller) blockOf(source netip.Prefix) (state.Block, error) {
+	b, ok := c.blocks.get(source)
+	if ok {
+		return b, nil
+	}
+	if b, ok = c.blocks.around(source.Addr()); !ok || !source.IsSingleIP() {
+		return state.Block{}, fmt.Errorf("%s is %w", display(source), ErrNotBlocked)
+	}
+	if c.sourceOf(source.Addr()) != b.Source {
+		return state.Block{}, fmt.Errorf("%s by itself is %w; it lies in %s, which is", display(source), ErrNotBlocked, b.Source)
+	}
 	return b, nil
 }
 
@@ -201,6 +232,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 	var n int
 	err := c.call(ctx, func(answer func(error)) {
+		defer c.sparing()()
 		before := c.blocks
 		c.blocks = newBlocks()
 		if err := errors.Join(c.load(), c.kernel.Forgive()); err != nil {
@@ -209,38 +241,20 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 			answer(err)
 			return
 		}
-		all := slices.Collect(maps.Values(before.bySource))
+		all := slices.Collect(before.sources())
 		n = len(all)
 		c.stats.Ended += uint64(n)
 		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", byOperator))
-		c.endAll(all, stored(answer))
+		if n == 0 {
+			answer(nil)
+			return
+		}
+		c.store.EndAll(all, time.Now(), true, c.toldAll(before.all(), c.unblocked, stored(answer)))
 	})
 	if err != nil {
 		return 0, err
 	}
 	return n, nil
-}
-
-// endAll writes the end of blocks to the store, and answers when the last of
-// them is written, with the first error.
-func (c *Controller) endAll(blocks []state.Block, answer func(error)) {
-	if len(blocks) == 0 {
-		answer(nil)
-		return
-	}
-	now := time.Now()
-	left, first := len(blocks), error(nil)
-	for _, b := range blocks {
-		c.store.End(b.Source, now, true, func(err error) { // all from the store's one goroutine
-			c.tell(Notice{What: Unblocked, Block: b, Reason: byOperator})
-			if first == nil {
-				first = err
-			}
-			if left--; left == 0 {
-				answer(first)
-			}
-		})
-	}
 }
 
 // stored wraps the answer of a store, which comes when the kernel has done
@@ -254,16 +268,12 @@ func stored(answer func(error)) func(error) {
 	}
 }
 
-// List tells the live blocks, the oldest first.
-func (c *Controller) List(ctx context.Context) ([]state.Block, error) {
-	var all []state.Block
+// List tells the live blocks, the oldest first, as they are now. They may be
+// gone through at any time.
+func (c *Controller) List(ctx context.Context) (iter.Seq[state.Block], error) {
+	var all iter.Seq[state.Block]
 	err := c.call(ctx, func(answer func(error)) {
-		all = slices.SortedFunc(maps.Values(c.blocks.bySource), func(a, b state.Block) int {
-			if d := a.Since.Compare(b.Since); d != 0 {
-				return d
-			}
-			return a.Source.Compare(b.Source)
-		})
+		all = c.blocks.snapshot()
 		answer(nil)
 	})
 	if err != nil {
@@ -277,7 +287,7 @@ func (c *Controller) Stats(ctx context.Context) (Stats, error) {
 	var s Stats
 	err := c.call(ctx, func(answer func(error)) {
 		s = c.stats
-		s.Live, s.Prefixes, s.Served, s.Doubts = len(c.blocks.bySource), c.ignored.size(), len(c.served), c.doubts.list()
+		s.Live, s.Prefixes, s.Served, s.Doubts = c.blocks.len(), c.ignored.size(), len(c.served), c.doubts.list()
 		s.Panicked, s.Unlisted, s.Damage = c.panicked, c.cfg.Unlisted, c.repair.failed
 		answer(nil)
 	})

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"iter"
 	"net/netip"
 	"time"
 
@@ -68,8 +69,8 @@ type Host struct {
 
 // Kernel is the table in the kernel. *nft.Table is one.
 type Kernel interface {
-	Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error
-	Block(e nft.Element) error
+	Load(cfg nft.Config, blocks iter.Seq[nft.Element], served []nft.Service) error
+	Block(elems ...nft.Element) error
 	Unblock(prefixes ...netip.Prefix) error
 	Forgive(sources ...netip.Prefix) error
 	SetHost(ignored, onLink6 []netip.Prefix) error
@@ -96,13 +97,20 @@ var _ Kernel = (*nft.Table)(nil)
 
 // Store is what remembers blocks. *state.Store is one.
 type Store interface {
-	Live() ([]state.Block, error)
+	Visit(f func(state.Block)) error
 	Last(source netip.Prefix) (state.Block, bool, error)
 	Save(b state.Block, done func(error))
 	End(source netip.Prefix, at time.Time, forgive bool, done func(error))
 	Forget(before time.Time, most int)
 	Changed() <-chan struct{}
 	ServiceStore
+	BulkStore
+}
+
+// BulkStore takes many changes of different sources at once.
+type BulkStore interface {
+	SaveAll(blocks []state.Block, done func(error))
+	EndAll(sources []netip.Prefix, at time.Time, forgive bool, done func(error))
 }
 
 // ServiceStore is what remembers where services were seen.

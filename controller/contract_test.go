@@ -1,277 +1,19 @@
 package controller
 
 import (
-	"cmp"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"nftsentry/integration/netns"
 	"nftsentry/nft"
 )
-
-func TestMain(m *testing.M) { netns.Main(m) }
-
-// A deal is what a Kernel is held to: somebody works on it, and what can be
-// seen of that is written down, once with the fake and once with the kernel.
-type deal struct {
-	t *testing.T
-	Kernel
-	somebody          // changes the kernel behind our back
-	saw      []string // what could be seen
-}
-
-// Somebody else than us. Sets are those of hosts.
-type somebody interface {
-	deleteTable()
-	addHost(p netip.Prefix, timeout time.Duration) // for ever if it is 0
-	deleteHost(p netip.Prefix)
-	emptyNets()
-	addChain()
-}
-
-// stranger works on the kernel by nft(8).
-type stranger struct {
-	t    *testing.T
-	host *netns.Host
-}
-
-func (s stranger) nft(line string) {
-	s.t.Helper()
-	s.host.Output(s.t, "nft", line)
-}
-
-func (s stranger) deleteTable() { s.nft("delete table inet " + nft.TableName) }
-
-func (s stranger) addHost(p netip.Prefix, timeout time.Duration) {
-	life := ""
-	if timeout > 0 {
-		life = fmt.Sprintf(" timeout %ds", timeout/time.Second)
-	}
-	s.nft(fmt.Sprintf("add element inet %s %s { %s%s }", nft.TableName, hostSet(p), p.Addr(), life))
-}
-
-func (s stranger) deleteHost(p netip.Prefix) {
-	s.nft(fmt.Sprintf("delete element inet %s %s { %s }", nft.TableName, hostSet(p), p.Addr()))
-}
-
-func (s stranger) emptyNets() { s.nft("flush set inet " + nft.TableName + " nets4") }
-func (s stranger) addChain()  { s.nft("add chain inet " + nft.TableName + " odd") }
-
-func hostSet(p netip.Prefix) string {
-	if p.Addr().Is4() {
-		return "blocked4"
-	}
-	return "blocked6"
-}
-
-func (k *fakeKernel) addHost(p netip.Prefix, timeout time.Duration) {
-	k.ends[p], k.since[p] = time.Time{}, time.Now()
-	if timeout > 0 {
-		k.ends[p] = time.Now().Add(timeout)
-	}
-}
-
-func (k *fakeKernel) deleteHost(p netip.Prefix) { delete(k.ends, p) }
-func (k *fakeKernel) emptyNets()                { k.pieces = nil }
-func (k *fakeKernel) addChain()                 { k.damaged = true }
-
-// note writes down what came of a call.
-func (d *deal) note(what string, err error) {
-	d.saw = append(d.saw, what+": "+outcome(err))
-}
-
-// outcome names an error by what the controller can tell it by.
-func outcome(err error) string {
-	for _, known := range []struct {
-		err  error
-		name string
-	}{{nil, "ok"}, {unix.ENOENT, "ENOENT"}, {unix.ENFILE, "ENFILE"}, {nft.ErrNotApplied, "not applied"}} {
-		if errors.Is(err, known.err) {
-			return known.name
-		}
-	}
-	return "refused"
-}
-
-// element is one whose comment is what is left of the text: "203.0.113.7 10m scan".
-func elementOf(text string) nft.Element {
-	f := strings.SplitN(text, " ", 3)
-	timeout, err := time.ParseDuration(f[1])
-	if err != nil {
-		panic(err)
-	}
-	e := nft.Element{Prefix: source(f[0]), Timeout: timeout}
-	if len(f) > 2 {
-		e.Comment = f[2]
-	}
-	return e
-}
-
-// source is an address or a prefix.
-func source(text string) netip.Prefix {
-	if a, err := netip.ParseAddr(text); err == nil {
-		return netip.PrefixFrom(a, a.BitLen())
-	}
-	return netip.MustParsePrefix(text)
-}
-
-func (d *deal) load(prefix6 int, blocks ...string) {
-	var all []nft.Element
-	for _, b := range blocks {
-		all = append(all, elementOf(b))
-	}
-	d.note("load", d.Load(nft.Config{Enforce: true, Prefix6: prefix6}, all, nil))
-}
-
-func (d *deal) block(text string) {
-	d.note("block "+strings.Fields(text)[0], d.Block(elementOf(text)))
-}
-
-// blockSoon is block once there is room: the kernel collects when it likes.
-func (d *deal) blockSoon(text string) {
-	for end := time.Now().Add(collected + 2*time.Second); ; time.Sleep(100 * time.Millisecond) {
-		err := d.Block(elementOf(text))
-		if !errors.Is(err, unix.ENFILE) || time.Now().After(end) {
-			d.note("block "+strings.Fields(text)[0], err)
-			return
-		}
-	}
-}
-
-func (d *deal) unblock(sources ...string) {
-	var all []netip.Prefix
-	for _, s := range sources {
-		all = append(all, source(s))
-	}
-	d.note("unblock "+strings.Join(sources, " "), d.Unblock(all...))
-}
-
-// look writes down what is blocked. Times are rounded up to what the kernel
-// can be held to: whole seconds, but for those that pass while it works.
-func (d *deal) look() {
-	all, err := d.Blocked()
-	if err != nil {
-		d.note("blocked", err)
-		return
-	}
-	for _, e := range all {
-		line := display(e.Prefix) + " " + rough(e.Timeout)
-		if e.Age >= time.Second {
-			line += " old"
-		}
-		d.saw = append(d.saw, strings.TrimSpace(line+" "+e.Comment))
-	}
-	d.saw = append(d.saw, "")
-}
-
-// rough is a time left, up to a sixth of a minute: tests may be slow.
-func rough(d time.Duration) string {
-	if d > 10*time.Second {
-		return ((d + 10*time.Second - 1).Truncate(10 * time.Second)).String()
-	}
-	if d > 0 {
-		return "soon"
-	}
-	return "for ever"
-}
-
-func (d *deal) lookServed() {
-	all, err := d.Served()
-	if err != nil {
-		d.note("served", err)
-	}
-	slices.SortFunc(all, func(a, b nft.Service) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
-	})
-	for _, s := range all {
-		d.saw = append(d.saw, fmt.Sprintf("%d/%d %s", s.Protocol, s.Port, rough(s.Timeout)))
-	}
-	d.saw = append(d.saw, "")
-}
-
-// oneByOne lets several tables be worked on in parallel: google/nftables counts
-// its sets in a variable of the package.
-type oneByOne struct{ table *nft.Table }
-
-var one sync.Mutex
-
-func (o oneByOne) Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Load(cfg, blocks, served)
-}
-
-func (o oneByOne) Block(e nft.Element) error {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Block(e)
-}
-
-func (o oneByOne) Unblock(prefixes ...netip.Prefix) error {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Unblock(prefixes...)
-}
-
-func (o oneByOne) Forgive(sources ...netip.Prefix) error {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Forgive(sources...)
-}
-
-func (o oneByOne) SetHost(ignored, onLink6 []netip.Prefix) error {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.SetHost(ignored, onLink6)
-}
-
-func (o oneByOne) Blocked() ([]nft.Element, error) {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Blocked()
-}
-
-func (o oneByOne) Serve(services []nft.Service) error {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Serve(services)
-}
-
-func (o oneByOne) Intact() (bool, error) {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Intact()
-}
-
-func (o oneByOne) Reshape() error {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Reshape()
-}
-
-func (o oneByOne) RestoreNets() error {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.RestoreNets()
-}
-
-func (o oneByOne) HostPrefix(key netip.Addr) netip.Prefix { return o.table.HostPrefix(key) }
-
-func (o oneByOne) Served() ([]nft.Service, error) {
-	one.Lock()
-	defer one.Unlock()
-	return o.table.Served()
-}
 
 // TestContract shows that the fake does what the kernel does.
 func TestContract(t *testing.T) {
@@ -307,19 +49,24 @@ func TestContract(t *testing.T) {
 	}
 }
 
-var contract = []struct {
+var contract = slices.Concat(contractOfBlocks, contractOfOthers)
+
+// A scenario is something that is done to a kernel, and what is seen of it.
+type scenario struct {
 	name string
 	do   func(d *deal)
 	want string
-}{
+}
+
+var contractOfBlocks = []scenario{
 	{"full sets", func(d *deal) {
 		full := hosts(nft.MaxHosts)
 		cfg := nft.Config{Enforce: true, Prefix6: 64}
-		d.note("load", d.Load(cfg, append(full[:1000:1000], hosts(10)[0]), nil))
-		d.note("one too many", d.Load(cfg, append(full[:len(full):len(full)], elementOf("203.0.113.7 1h")), []nft.Service{}))
+		d.note("load", d.Load(cfg, slices.Values(append(full[:1000:1000], hosts(10)[0])), nil))
+		d.note("one too many", d.Load(cfg, slices.Values(append(full[:len(full):len(full)], elementOf("203.0.113.7 1h"))), []nft.Service{}))
 		all, err := d.Blocked()
 		d.note(fmt.Sprint("all or nothing: ", len(all)), err)
-		d.note("as many as there may be", d.Load(cfg, full, nil))
+		d.note("as many as there may be", d.Load(cfg, slices.Values(full), nil))
 		d.block("203.0.113.7 1h")
 		d.block("10.1.0.7 2h longer")
 		d.block("198.51.100.0/24 1h")
@@ -332,7 +79,7 @@ var contract = []struct {
 		d.block("10.1.0.1 1s")
 		time.Sleep(1050 * time.Millisecond)
 		full[0] = elementOf("203.0.113.9 1h")
-		d.note("load while some wait to be collected", d.Load(cfg, full, nil))
+		d.note("load while some wait to be collected", d.Load(cfg, slices.Values(full), nil))
 		d.block("10.1.0.2 1s")
 		d.block("10.1.0.3 1s")
 		time.Sleep(1050 * time.Millisecond)
@@ -635,144 +382,6 @@ unblock 2001:db8:1:100::/56 2001:db8:1:2::/64: ok
 
 load: ok
 2001:db8:1:4:: 1h0m0s host
-`},
-
-	{"others add and delete", func(d *deal) {
-		d.load(64, "203.0.113.7 10m ours")
-		d.addHost(source("203.0.113.8"), time.Hour)
-		d.addHost(source("203.0.113.9"), 0)
-		d.deleteHost(source("203.0.113.7"))
-		d.look()
-		d.block("203.0.113.9 10m ours")
-		d.unblock("203.0.113.8", "203.0.113.7")
-		d.look()
-	}, `load: ok
-203.0.113.8 1h0m0s
-203.0.113.9 for ever
-
-block 203.0.113.9: ok
-unblock 203.0.113.8 203.0.113.7: ok
-203.0.113.9 10m0s ours
-`},
-
-	{"others change shape and prefixes", func(d *deal) {
-		intact := func() {
-			is, err := d.Intact()
-			d.note(fmt.Sprint("intact ", is), err)
-		}
-		intact()
-		d.note("reshape", d.Reshape())
-		d.note("restore prefixes", d.RestoreNets())
-		d.load(64, "203.0.113.7 10m", "198.51.100.0/24 1h a")
-		intact()
-		d.addChain()
-		intact()
-		d.note("reshape", d.Reshape())
-		intact()
-		d.addChain()
-		d.emptyNets()
-		d.look()
-		d.note("restore prefixes", d.RestoreNets())
-		d.look()
-		d.load(64, "203.0.113.7 10m")
-		intact()
-		d.note("set host", d.SetHost([]netip.Prefix{source("10.0.0.1")}, nil))
-		intact()
-		d.deleteTable()
-		intact()
-		d.note("reshape", d.Reshape())
-		d.note("restore prefixes", d.RestoreNets())
-		for _, key := range []string{"203.0.113.7", "2001:db8:7::", "2001:db8:7::1", "::"} {
-			d.saw = append(d.saw, d.HostPrefix(netip.MustParseAddr(key)).String())
-		}
-	}, `intact false: ok
-reshape: ENOENT
-restore prefixes: ENOENT
-load: ok
-intact true: ok
-intact false: ok
-reshape: ok
-intact true: ok
-203.0.113.7 10m0s
-
-restore prefixes: ok
-198.51.100.0/24 1h0m0s a
-203.0.113.7 10m0s
-
-load: ok
-intact true: ok
-set host: ok
-intact true: ok
-intact false: ok
-reshape: ENOENT
-restore prefixes: ENOENT
-203.0.113.7/32
-2001:db8:7::/64
-2001:db8:7::1/128
-::/64`},
-
-	{"services", func(d *deal) {
-		cfg := nft.Config{Enforce: true, Prefix6: 64}
-		tcp := func(port uint16, timeout time.Duration) nft.Service {
-			return nft.Service{Protocol: unix.IPPROTO_TCP, Port: port, Timeout: timeout}
-		}
-		d.note("load", d.Load(cfg, nil, []nft.Service{tcp(22, time.Hour), tcp(80, time.Second), {Protocol: unix.IPPROTO_UDP, Port: 53, Timeout: time.Hour}}))
-		d.lookServed()
-		time.Sleep(1100 * time.Millisecond)
-		d.lookServed()
-		d.note("load with nil", d.Load(cfg, nil, nil))
-		d.note("block", d.Block(elementOf("203.0.113.7 1h")))
-		d.lookServed()
-		d.note("serve", d.Serve([]nft.Service{tcp(22, 2*time.Hour), tcp(25, time.Hour), {Protocol: unix.IPPROTO_UDP, Port: 53, Timeout: time.Minute}}))
-		d.lookServed()
-		d.note("load with none", d.Load(cfg, nil, []nft.Service{}))
-		d.lookServed()
-		var many []nft.Service
-		for port := range uint16(nft.MaxServed + 10) {
-			many = append(many, tcp(port+1, time.Hour))
-		}
-		d.note("load with too many", d.Load(cfg, nil, many))
-		all, err := d.Served()
-		d.note(fmt.Sprint(len(all)), err)
-		d.deleteTable()
-		d.lookServed()
-		d.note("serve", d.Serve([]nft.Service{tcp(22, time.Hour)}))
-	}, `load: ok
-6/22 1h0m0s
-6/80 soon
-17/53 1h0m0s
-
-6/22 1h0m0s
-17/53 1h0m0s
-
-load with nil: ok
-block: ok
-6/22 1h0m0s
-17/53 1h0m0s
-
-serve: ok
-6/22 2h0m0s
-6/25 1h0m0s
-17/53 1m0s
-
-load with none: ok
-
-load with too many: ok
-4096: ok
-
-serve: ENOENT`},
-
-	{"the host and what is counted", func(d *deal) {
-		d.load(64, "203.0.113.7 1h")
-		d.note("set host", d.SetHost([]netip.Prefix{source("10.0.0.1"), source("10.0.0.0/24")}, []netip.Prefix{source("2001:db8:1::/64")}))
-		d.note("forgive one", d.Forgive(source("203.0.113.7"), source("2001:db8:7::/64")))
-		d.note("forgive all", d.Forgive())
-		d.look()
-	}, `load: ok
-set host: ok
-forgive one: ok
-forgive all: ok
-203.0.113.7 1h0m0s
 `},
 }
 

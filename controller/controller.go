@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"iter"
 	"net/netip"
 	"time"
 
@@ -49,7 +50,8 @@ type Controller struct {
 	reconcile pace
 	repair    repair
 	served    services
-	panicked  bool // all blocks are suspended
+	panicked  bool  // all blocks are suspended
+	lost      error // why nothing can be done any more; nil as a rule
 	stats     Stats
 }
 
@@ -95,8 +97,8 @@ func New(cfg Config, panicked bool, host Host, kernel Kernel, store Store, audie
 	return c
 }
 
-// Run decides until ctx ends, and then returns nil. It leaves all blocks in
-// force. Missed tells that events were lost on their way: what the kernel has
+// Run decides until ctx ends, and then returns nil, or until the kernel denies
+// it all rights, and then returns ErrDenied. It leaves all blocks in force. Missed tells that events were lost on their way: what the kernel has
 // blocked meanwhile is then looked up. Changes are what others have done to the
 // table: what they have taken away is put back.
 func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, missed <-chan struct{}, changes <-chan nft.Change) error {
@@ -106,7 +108,7 @@ func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, miss
 	defer sweep.Stop()
 	learn := time.NewTicker(learnEvery)
 	defer learn.Stop()
-	for {
+	for c.lost == nil {
 		c.arm(timer)
 		select {
 		case <-ctx.Done():
@@ -130,6 +132,7 @@ func (c *Controller) Run(ctx context.Context, events <-chan listener.Event, miss
 			c.learn()
 		}
 	}
+	return c.lost
 }
 
 // arm sets the timer to the next moment when something is due.
@@ -232,14 +235,17 @@ func element(b state.Block, now time.Time) nft.Element {
 	return nft.Element{Prefix: b.Source, Timeout: max(time.Second, b.Until.Sub(now)), Comment: b.Comment}
 }
 
-// elements is the form of all live blocks in the kernel.
-func (c *Controller) elements() []nft.Element {
+// elements is the form of all live blocks in the kernel, for the time that
+// they have left now.
+func (c *Controller) elements() iter.Seq[nft.Element] {
 	now := time.Now()
-	var all []nft.Element
-	for _, b := range c.blocks.bySource {
-		all = append(all, element(b, now))
+	return func(yield func(nft.Element) bool) {
+		for b := range c.blocks.all() {
+			if !yield(element(b, now)) {
+				return
+			}
+		}
 	}
-	return all
 }
 
 // over puts on record that a block has ended.
@@ -260,6 +266,7 @@ func (c *Controller) end(ended []state.Block, reason string) {
 	}
 	if err := c.kernel.Unblock(sources...); err != nil {
 		c.log.Warn("cannot take ended blocks out of the kernel", zap.Int("blocks", len(ended)), zap.Error(err))
+		c.lose(err)
 		if reason != "expired" { // the kernel ends those by itself, a second later at most
 			c.harm("it has blocks that have ended", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -88,6 +89,15 @@ func drive(t *testing.T, cfg Config, f func(r *rig)) {
 		r := &rig{t: t, kernel: newFakeKernel(), store: newFakeStore(), events: make(chan listener.Event), missed: make(chan struct{}), changes: make(chan nft.Change)}
 		r.start(cfg, f)
 	})
+}
+
+// List is that of the controller, all at once.
+func (r *rig) List(ctx context.Context) ([]state.Block, error) {
+	all, err := r.Controller.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Collect(all), nil
 }
 
 // start restores and runs a controller while f lasts.

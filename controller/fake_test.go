@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -12,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nftsentry/nft"
-	"nftsentry/state"
 )
 
 // collected is how long after its end an element still takes room in its set,
@@ -99,7 +99,7 @@ func (h holding) clone() holding {
 // deleteTable is what somebody else does.
 func (k *fakeKernel) deleteTable() { k.holding = newHolding() }
 
-func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element, served []nft.Service) error {
+func (k *fakeKernel) Load(cfg nft.Config, blocks iter.Seq[nft.Element], served []nft.Service) error {
 	return k.call("Load", func() error {
 		if cfg.Prefix6 < 1 || cfg.Prefix6 > 128 {
 			return errors.New("prefix6 outside 1 to 128")
@@ -112,7 +112,10 @@ func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element, served []nft.Ser
 				next.served[i].Timeout = ceil(next.served[i].Timeout)
 			}
 		}
-		for _, e := range blocks {
+		if blocks == nil {
+			blocks = slices.Values([]nft.Element{})
+		}
+		for e := range blocks {
 			if !next.isHost(e.Prefix) {
 				next.asked[e.Prefix] = asked(e)
 			} else if err := next.put(e); err != nil {
@@ -125,21 +128,35 @@ func (k *fakeKernel) Load(cfg nft.Config, blocks []nft.Element, served []nft.Ser
 	})
 }
 
-func (k *fakeKernel) Block(e nft.Element) error {
+func (k *fakeKernel) Block(elems ...nft.Element) error {
 	return k.call("Block", func() error {
-		switch {
-		case e.Timeout < time.Second || e.Prefix != e.Prefix.Masked() || e.Prefix.Addr().Is4In6() || len(e.Comment) > nft.MaxComment:
-			return fmt.Errorf("block %v: it is not valid", e)
-		case !k.isHost(e.Prefix):
-			return k.changeNets(func() { k.asked[e.Prefix] = asked(e) })
-		case !k.loaded:
-			return fmt.Errorf("block: %w", unix.ENOENT)
+		if len(elems) == 1 {
+			return k.block(elems[0])
 		}
-		if _, there := k.ends[e.Prefix]; there && k.stubborn {
-			return nft.ErrNotApplied
+		held, remembered := k.holding.clone(), memory{maps.Clone(k.asked), k.prefix6}
+		for _, e := range elems {
+			if err := k.block(e); err != nil {
+				k.holding, k.memory = held, remembered
+				return err
+			}
 		}
-		return k.put(e)
+		return nil
 	})
+}
+
+func (k *fakeKernel) block(e nft.Element) error {
+	switch {
+	case e.Timeout < time.Second || e.Prefix != e.Prefix.Masked() || e.Prefix.Addr().Is4In6() || len(e.Comment) > nft.MaxComment:
+		return fmt.Errorf("block %v: it is not valid", e)
+	case !k.isHost(e.Prefix):
+		return k.changeNets(func() { k.asked[e.Prefix] = asked(e) })
+	case !k.loaded:
+		return fmt.Errorf("block: %w", unix.ENOENT)
+	}
+	if _, there := k.ends[e.Prefix]; there && k.stubborn {
+		return nft.ErrNotApplied
+	}
+	return k.put(e)
 }
 
 func (k *fakeKernel) Unblock(prefixes ...netip.Prefix) error {
@@ -328,97 +345,6 @@ func (k *fakeKernel) isHost(p netip.Prefix) bool {
 	return p.IsSingleIP() && whole.Addr() != p.Addr()
 }
 
-// changeNets puts all prefixes into the kernel anew, each for the whole
-// seconds that it has left.
-func (k *fakeKernel) changeNets(change func()) error {
-	old := maps.Clone(k.asked)
-	change()
-	if !k.loaded {
-		k.asked = old
-		return fmt.Errorf("change prefixes: %w", unix.ENOENT)
-	}
-	k.pieces = disjoint(k.asked)
-	return nil
-}
-
-func asked(e nft.Element) piece {
-	first := e.Prefix.Addr()
-	last := first.AsSlice()
-	for bit := e.Prefix.Bits(); bit < first.BitLen(); bit++ {
-		last[bit/8] |= 0x80 >> (bit % 8)
-	}
-	end, _ := netip.AddrFromSlice(last)
-	return piece{first: first, last: end, end: time.Now().Add(e.Timeout), comment: e.Comment}
-}
-
-// disjoint cuts prefixes at all their ends. Each cut is blocked for as long as
-// the longest-lasting prefix around it, or of equals the narrowest.
-func disjoint(prefixes map[netip.Prefix]piece) []piece {
-	var cuts []netip.Addr
-	for _, s := range prefixes {
-		cuts = append(cuts, s.first)
-		if next := s.last.Next(); next.IsValid() {
-			cuts = append(cuts, next)
-		}
-	}
-	slices.SortFunc(cuts, netip.Addr.Compare)
-	cuts = slices.Compact(cuts)
-	var out []piece
-	for i, first := range cuts {
-		var winner netip.Prefix
-		for p, s := range prefixes {
-			if p.Contains(first) && s.end.After(time.Now()) && (!winner.IsValid() ||
-				cmp.Or(s.end.Compare(prefixes[winner].end), cmp.Compare(p.Bits(), winner.Bits())) > 0) {
-				winner = p
-			}
-		}
-		if !winner.IsValid() {
-			continue
-		}
-		s := prefixes[winner]
-		s.first, s.end = first, time.Now().Add(ceil(time.Until(s.end)))
-		if i+1 < len(cuts) && cuts[i+1].BitLen() == first.BitLen() {
-			s.last = cuts[i+1].Prev()
-		}
-		if n := len(out) - 1; n >= 0 && out[n].last.Next() == first && out[n].end.Equal(s.end) && out[n].comment == s.comment {
-			out[n].last = s.last
-			continue
-		}
-		out = append(out, s)
-	}
-	for i, s := range out {
-		out[i].prefixes = prefixesOf(around(s.first, s.last), s.first, s.last)
-	}
-	return out
-}
-
-// prefixesOf is the shortest list of prefixes inside p that are the addresses
-// from first to last.
-func prefixesOf(p netip.Prefix, first, last netip.Addr) []netip.Prefix {
-	whole := asked(nft.Element{Prefix: p})
-	switch {
-	case whole.last.Less(first) || last.Less(whole.first):
-		return nil
-	case !whole.first.Less(first) && !last.Less(whole.last):
-		return []netip.Prefix{p}
-	}
-	lower := netip.PrefixFrom(p.Addr(), p.Bits()+1)
-	bits := p.Addr().AsSlice()
-	bits[p.Bits()/8] |= 0x80 >> (p.Bits() % 8)
-	middle, _ := netip.AddrFromSlice(bits)
-	return append(prefixesOf(lower, first, last), prefixesOf(netip.PrefixFrom(middle, p.Bits()+1), first, last)...)
-}
-
-// around is the narrowest prefix that two addresses lie in.
-func around(first, last netip.Addr) netip.Prefix {
-	a, b := first.As16(), last.As16()
-	same := 0
-	for same < 128 && (a[same/8]^b[same/8])<<(same%8)&0x80 == 0 {
-		same++
-	}
-	return netip.PrefixFrom(first, same-128+first.BitLen()).Masked()
-}
-
 func ceil(d time.Duration) time.Duration {
 	return max(time.Second, (d + time.Second - 1).Truncate(time.Second))
 }
@@ -521,61 +447,4 @@ func (k *fakeKernel) call(name string, do func() error) error {
 	return fmt.Errorf("%s: %w", name, f.err)
 }
 
-// fakeStore keeps blocks in memory and acknowledges at once.
-type fakeStore struct {
-	live    map[netip.Prefix]state.Block
-	ended   map[netip.Prefix]state.Block
-	served  []state.Service
-	changed chan struct{}
-	fail    error // of all writes
-}
-
-func newFakeStore() *fakeStore {
-	return &fakeStore{live: make(map[netip.Prefix]state.Block), ended: make(map[netip.Prefix]state.Block)}
-}
-
-func (s *fakeStore) Live() ([]state.Block, error) {
-	return slices.SortedFunc(maps.Values(s.live), func(a, b state.Block) int {
-		return cmp.Or(a.Since.Compare(b.Since), a.Source.Compare(b.Source))
-	}), nil
-}
-
-func (s *fakeStore) Last(source netip.Prefix) (state.Block, bool, error) {
-	b, ok := s.ended[source]
-	return b, ok, nil
-}
-
-func (s *fakeStore) Save(b state.Block, done func(error)) {
-	if s.fail == nil {
-		s.live[b.Source] = b
-	}
-	s.answer(done)
-}
-
-func (s *fakeStore) End(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
-	b, ok := s.live[source]
-	delete(s.live, source)
-	if forgive {
-		delete(s.ended, source)
-	} else if ok {
-		b.Until = at
-		s.ended[source] = b
-	}
-	s.answer(done)
-}
-
-func (s *fakeStore) Forget(before time.Time, _ int) {
-	maps.DeleteFunc(s.ended, func(_ netip.Prefix, b state.Block) bool { return b.Until.Before(before) })
-}
-
-func (s *fakeStore) Served() ([]state.Service, error)    { return s.served, nil }
-func (s *fakeStore) SaveServed(services []state.Service) { s.served = services }
-
-func (s *fakeStore) answer(done func(error)) {
-	if done != nil {
-		done(s.fail)
-	}
-}
-
-var _ Store = (*fakeStore)(nil)
 var _ Kernel = (*fakeKernel)(nil)

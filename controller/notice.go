@@ -2,7 +2,7 @@ package controller
 
 import (
 	"context"
-	"maps"
+	"iter"
 	"slices"
 	"time"
 
@@ -73,7 +73,7 @@ func (c *Controller) tell(n Notice) {
 // wait.
 func (c *Controller) Witness(ctx context.Context, f func(live []state.Block)) error {
 	return c.call(ctx, func(answer func(error)) {
-		f(slices.Collect(maps.Values(c.blocks.bySource)))
+		f(slices.Collect(c.blocks.all()))
 		answer(nil)
 	})
 }
@@ -88,4 +88,19 @@ func (c *Controller) told(n Notice, then func(error)) func(error) {
 			then(err)
 		}
 	}
+}
+
+// toldAll is told for many blocks at once.
+func (c *Controller) toldAll(all iter.Seq[state.Block], notice func(state.Block) Notice, then func(error)) func(error) {
+	return func(err error) {
+		for b := range all {
+			c.tell(notice(b))
+		}
+		then(err)
+	}
+}
+
+// unblocked is what the audience hears of a block that an operator has ended.
+func (c *Controller) unblocked(b state.Block) Notice {
+	return Notice{What: Unblocked, Block: b, Reason: byOperator}
 }

@@ -20,6 +20,7 @@ var ErrPanicked = errors.New("all blocks are suspended: run \"nftsentry resume\"
 // none.
 func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.Service) error {
 	return c.call(ctx, func(answer func(error)) {
+		defer c.sparing()()
 		c.adoptUntold()
 		old, ignored := c.cfg, c.ignored
 		c.cfg = cfg
@@ -33,6 +34,7 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 			}
 		}
 		if err != nil {
+			c.lose(err)
 			c.cfg, c.ignored = old, ignored
 			answer(err)
 			return
@@ -68,6 +70,7 @@ func (c *Controller) Resume(ctx context.Context) (int, error) { return c.setPani
 func (c *Controller) setPanicked(ctx context.Context, on bool) (blocks int, err error) {
 	var n int
 	err = c.call(ctx, func(answer func(error)) {
+		defer c.sparing()()
 		was := c.panicked
 		c.adoptUntold()
 		c.rediscover()
@@ -78,7 +81,7 @@ func (c *Controller) setPanicked(ctx context.Context, on bool) (blocks int, err 
 			answer(fmt.Errorf("load the table: %w", err))
 			return
 		}
-		n = len(c.blocks.bySource)
+		n = c.blocks.len()
 		if on {
 			c.log.Warn("panic: nothing is noticed or blocked until resume", zap.Int("suspended", n))
 		} else {

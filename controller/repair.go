@@ -75,6 +75,7 @@ func (r *repair) done(now time.Time, err error) {
 // harm takes note that the kernel is not as it should be. It is brought in
 // line in the next round of the loop, or when the pace allows.
 func (c *Controller) harm(what string, why error) {
+	c.lose(why)
 	now := time.Now()
 	if c.repair.at.IsZero() {
 		c.log.Warn("our table is not as it should be", zap.String("what", what), zap.Error(why))
@@ -157,20 +158,22 @@ func (c *Controller) mend() {
 	if c.repair.blocks || err != nil {
 		err = c.mendAll()
 	}
+	c.lose(err)
 	first := c.repair.failed == nil
 	c.repair.done(time.Now(), err)
 	switch {
 	case err == nil:
 		c.stats.Mended++
 		c.tell(Notice{What: Healed, Reason: "our table was made again"})
-		c.log.Info("made our table again", zap.Int("blocks", len(c.blocks.bySource)), zap.Duration("took", time.Since(began)))
-	case first:
+		c.log.Info("made our table again", zap.Int("blocks", c.blocks.len()), zap.Duration("took", time.Since(began)))
+	case first && c.lost == nil:
 		c.log.Error("cannot make our table again; trying on", zap.Error(err))
 	}
 }
 
 // mendAll makes all of the table again.
 func (c *Controller) mendAll() error {
+	defer c.sparing()()
 	c.adoptUntold()
 	c.rediscover()
 	return c.load()

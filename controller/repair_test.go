@@ -95,8 +95,8 @@ func TestNothingLostWhileRulesAreMended(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		r.in(func() {
-			if held := r.kernel.held(); len(held) != 1 || len(r.blocks.bySource) != 1 {
-				t.Errorf("the kernel holds %v, %d are listed, want one", held, len(r.blocks.bySource))
+			if held := r.kernel.held(); len(held) != 1 || r.blocks.len() != 1 {
+				t.Errorf("the kernel holds %v, %d are listed, want one", held, r.blocks.len())
 			}
 		})
 	})

@@ -1,11 +1,13 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -24,88 +26,151 @@ const agreement = 2 * time.Second
 // store, for the time they have left. Blocks that only the kernel knows are
 // adopted. It is called once, before Run.
 func (c *Controller) Restore() error {
-	stored, err := c.store.Live()
-	if err != nil {
-		return fmt.Errorf("read blocks: %w", err)
-	}
+	defer sparing(true)()
 	held, err := c.kernel.Blocked()
 	if err != nil {
 		return fmt.Errorf("read blocks from the kernel: %w", err)
 	}
-	over, corrected := c.remember(stored, held)
+	over, corrected, err := c.remember(held, nil)
+	if err != nil {
+		return fmt.Errorf("read blocks: %w", err)
+	}
 	adopted := c.adopt(held)
-	over = append(over, c.trim()...)
+	held = nil // it is large
+	over = append(over, endsOf(c.trim())...)
 	if err := c.recall(); err != nil {
 		return err
 	}
 	if err := c.load(); err != nil {
 		return fmt.Errorf("load the table: %w", err)
 	}
-	for _, b := range over {
-		c.store.End(b.Source, b.Until, false, nil)
+	for _, e := range over {
+		c.store.End(e.source, e.at, false, nil)
 	}
 	for _, b := range adopted {
 		if _, still := c.blocks.get(b.Source); still {
 			c.store.Save(b, c.told(Notice{What: Blocked, Block: b}, nil))
 		}
 	}
-	for _, b := range corrected {
-		if _, still := c.blocks.get(b.Source); still {
+	for _, source := range corrected {
+		if b, still := c.blocks.get(source); still {
 			c.store.Save(b, nil)
 		}
 	}
 	c.store.Forget(time.Now().Add(-c.cfg.Forget), maxRemembered)
-	c.log.Info("restored", zap.Int("blocks", len(c.blocks.bySource)), zap.Int("adopted", len(adopted)), zap.Int("over", len(over)))
+	c.log.Info("restored", zap.Int("blocks", c.blocks.len()), zap.Int("adopted", len(adopted)), zap.Int("over", len(over)))
 	return nil
 }
 
-// remember takes over the stored blocks that last, and returns those that are
-// over or ignored by now, and those whose record is wrong. A clock that was set
-// meanwhile has changed the time left in the store, but not in the kernel: that
-// has the word. Of prefixes it holds disjoint pieces, which may be those of a
-// wider one.
-func (c *Controller) remember(stored []state.Block, held []nft.Element) (over, corrected []state.Block) {
-	inKernel := make(map[netip.Prefix]time.Duration, len(held))
-	for _, e := range held {
-		inKernel[e.Prefix] = e.Timeout
+// sparing has the garbage collector spare memory rather than time until the
+// function that it returns is called, if there are many blocks: all are on their way, and what
+// was used by then would be left as garbage beside what is used next.
+func sparing(many bool) (end func()) {
+	const share = 40 // of garbage, in hundredths of what is in use
+	if !many {
+		return func() {}
 	}
-	now, wide := time.Now(), c.wide(stored)
-	for _, b := range stored {
-		left := b.Until.Sub(now)
-		if lasts := b.Until.Sub(b.Since); lasts > 0 { // else it began before a clock was set back, and was corrected since
-			left = min(left, lasts) // more is a clock that was set back
-		}
-		own := c.isHost(b.Source) || !wide.contain(b.Source)
-		if kernel := inKernel[b.Source]; kernel > 0 && own && (kernel < left || kernel-left > agreement) {
-			left = kernel
-		}
-		if _, _, ignored := c.ignored.covers(b.Source); left <= 0 || ignored {
-			over = append(over, b)
-			continue
-		}
-		wrong := (b.Until.Sub(now) - left).Abs() > agreement
-		b.Until = now.Add(left)
-		c.blocks.put(b)
-		if wrong {
-			corrected = append(corrected, b)
+	before := debug.SetGCPercent(share)
+	return func() {
+		debug.SetGCPercent(before)
+		debug.FreeOSMemory()
+	}
+}
+
+// manyBlocks is how many are worth it.
+const manyBlocks = 16384
+
+// sparing is for what goes through all blocks there are.
+func (c *Controller) sparing() (end func()) {
+	return sparing(c.blocks.len() >= manyBlocks)
+}
+
+// An ending is a block that is over.
+type ending struct {
+	source netip.Prefix
+	at     time.Time
+}
+
+func endsOf(blocks []state.Block) []ending {
+	var out []ending
+	for _, b := range blocks {
+		out = append(out, ending{b.Source, b.Until})
+	}
+	return out
+}
+
+// remember takes over the stored blocks that last, but for those to skip, and
+// returns those that are over or ignored by now, and the sources of those whose
+// record is wrong. A clock that was set meanwhile has changed the time left in
+// the store, but not in the kernel: that has the word. Held is what it holds,
+// in order; of prefixes it holds disjoint pieces, which may be those of a wider
+// one.
+func (c *Controller) remember(held []nft.Element, skip func(source netip.Prefix) bool) (over []ending, corrected []netip.Prefix, err error) {
+	now := time.Now()
+	take := func(b state.Block, kernel time.Duration) {
+		switch left, wrong := c.timeLeft(b, kernel, now); {
+		case left <= 0:
+			over = append(over, ending{b.Source, b.Until})
+		default:
+			b.Until = now.Add(left)
+			c.blocks.put(b)
+			if wrong {
+				corrected = append(corrected, b.Source)
+			}
 		}
 	}
-	return over, corrected
+	wide := make(prefixes)
+	var nets []state.Block // they wait until all are known
+	err = c.store.Visit(func(b state.Block) {
+		switch {
+		case skip != nil && skip(b.Source):
+		case c.isHost(b.Source):
+			take(b, leftIn(held, b.Source))
+		default:
+			nets, wide[b.Source] = append(nets, b), true
+		}
+	})
+	for _, b := range nets {
+		kernel := time.Duration(0)
+		if !wide.contain(b.Source) {
+			kernel = leftIn(held, b.Source)
+		}
+		take(b, kernel)
+	}
+	return over, corrected, err
+}
+
+// timeLeft is how long a stored block still lasts of which the kernel says how
+// long, or 0, and whether the store is wrong about it. It is 0 or less for
+// what is over or ignored.
+func (c *Controller) timeLeft(b state.Block, kernel time.Duration, now time.Time) (left time.Duration, wrong bool) {
+	if _, _, ignored := c.ignored.covers(b.Source); ignored {
+		return 0, false
+	}
+	left = b.Until.Sub(now)
+	if lasts := b.Until.Sub(b.Since); lasts > 0 { // else it began before a clock was set back, and was corrected since
+		left = min(left, lasts) // more is a clock that was set back
+	}
+	if kernel > 0 && (kernel < left || kernel-left > agreement) {
+		left = kernel
+	}
+	return left, (b.Until.Sub(now) - left).Abs() > agreement
+}
+
+// leftIn finds how long a source is blocked by what the kernel holds; 0 if it
+// is not, or for ever.
+func leftIn(held []nft.Element, source netip.Prefix) time.Duration {
+	at, found := slices.BinarySearchFunc(held, source, func(e nft.Element, p netip.Prefix) int {
+		return cmp.Or(e.Prefix.Addr().Compare(p.Addr()), cmp.Compare(e.Prefix.Bits(), p.Bits()))
+	})
+	if !found {
+		return 0
+	}
+	return held[at].Timeout
 }
 
 // prefixes is a set of them.
 type prefixes map[netip.Prefix]bool
-
-// wide are the sources that are no hosts.
-func (c *Controller) wide(stored []state.Block) prefixes {
-	all := make(prefixes)
-	for _, b := range stored {
-		if !c.isHost(b.Source) {
-			all[b.Source] = true
-		}
-	}
-	return all
-}
 
 // contain tells whether a wider prefix is around p.
 func (ps prefixes) contain(p netip.Prefix) bool {
@@ -120,32 +185,32 @@ func (ps prefixes) contain(p netip.Prefix) bool {
 // agree is for a store that has other blocks on record than ours, because it
 // was damaged, or could not be read before: what either lacks it gets.
 func (c *Controller) agree() {
-	stored, err := c.store.Live()
+	defer c.sparing()()
+	before := c.blocks.len()
+	unrecorded := make(map[sourceKey]bool)
+	for source := range c.blocks.sources() {
+		unrecorded[keyOf(source)] = true
+	}
+	over, _, err := c.remember(nil, func(source netip.Prefix) bool {
+		delete(unrecorded, keyOf(source))
+		return c.blocks.has(source)
+	})
 	if err != nil {
-		c.log.Warn("cannot read the blocks on record", zap.Error(err))
-		return
+		c.log.Warn("cannot read all blocks on record", zap.Error(err))
+		unrecorded = nil // nobody knows
 	}
-	onRecord := make(map[netip.Prefix]bool, len(stored))
-	for _, b := range stored {
-		onRecord[b.Source] = true
-	}
-	for _, b := range c.blocks.bySource {
-		if !onRecord[b.Source] {
+	for key := range unrecorded {
+		if b, ok := c.blocks.get(key.prefix()); ok {
 			c.store.Save(b, nil)
 		}
 	}
-	before := len(c.blocks.bySource)
-	over, _ := c.remember(slices.DeleteFunc(stored, func(b state.Block) bool {
-		_, ours := c.blocks.get(b.Source)
-		return ours
-	}), nil)
-	for _, b := range append(over, c.trim()...) {
-		c.store.End(b.Source, b.Until, false, nil)
+	for _, e := range append(over, endsOf(c.trim())...) {
+		c.store.End(e.source, e.at, false, nil)
 	}
-	if found := len(c.blocks.bySource) - before; found > 0 {
+	if found := c.blocks.len() - before; found > 0 {
 		c.harm(fmt.Sprintf("%d blocks were found on record", found), nil)
 	}
-	c.log.Info("agreed with the store", zap.Int("blocks", len(c.blocks.bySource)))
+	c.log.Info("agreed with the store", zap.Int("blocks", c.blocks.len()))
 }
 
 // isHost tells whether a source is what is blocked for one address.
@@ -200,6 +265,7 @@ const unseen = "unproven, while nobody listened"
 func (c *Controller) adoptMissed() {
 	held, err := c.kernel.Blocked()
 	if err != nil {
+		c.lose(err)
 		c.log.Warn("the kernel's blocks cannot be read; trying again", zap.Error(err))
 		c.reconcile.at = time.Now().Add(repairMost)
 		return
@@ -218,8 +284,9 @@ func (c *Controller) adoptMissed() {
 
 // nets are the blocks that go to the sets of prefixes.
 func (c *Controller) nets() (all []state.Block) {
-	for source, b := range c.blocks.bySource {
+	for source := range c.blocks.sources() {
 		if !c.isHost(source) {
+			b, _ := c.blocks.get(source)
 			all = append(all, b)
 		}
 	}
@@ -279,6 +346,7 @@ func (c *Controller) SetHost(ctx context.Context, h Host) error {
 			err = c.makeAgain(err)
 		}
 		if err != nil {
+			c.lose(err)
 			answer(err)
 			return
 		}
@@ -291,7 +359,7 @@ func (c *Controller) SetHost(ctx context.Context, h Host) error {
 // endIgnored ends the blocks of sources that are ignored by now.
 func (c *Controller) endIgnored() {
 	var now []state.Block
-	for _, b := range c.blocks.bySource {
+	for b := range c.blocks.all() {
 		if _, _, ignored := c.ignored.covers(b.Source); ignored {
 			b.Until = time.Now()
 			now = append(now, b)

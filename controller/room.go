@@ -56,8 +56,8 @@ func (c *Controller) relieve(v4 bool) {
 // hosts are the blocks that go to the set of hosts of a family.
 func (c *Controller) hosts(v4 bool) []state.Block {
 	all := make([]state.Block, 0, c.blocks.count(v4))
-	for source, b := range c.blocks.bySource {
-		if source.Addr().Is4() == v4 && c.isHost(source) {
+	for b := range c.blocks.all() {
+		if b.Source.Addr().Is4() == v4 && c.isHost(b.Source) {
 			all = append(all, b)
 		}
 	}

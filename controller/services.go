@@ -36,6 +36,7 @@ func (s services) add(one service, until time.Time) {
 func (c *Controller) learn() {
 	held, err := c.kernel.Served()
 	if err != nil {
+		c.lose(err)
 		c.log.Warn("cannot read from the kernel where services are", zap.Error(err))
 	}
 	if err != nil || len(held) == 0 {

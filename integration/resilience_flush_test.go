@@ -79,6 +79,10 @@ func flushes(t *testing.T, w *world, d *daemon, answers *ear, n int, bar time.Du
 			t.Errorf("%s: %v, want %v", what, most, bound(bar))
 		}
 	}
+	t.Logf("%.1f MiB at most", d.peak())
+	if got := d.peak(); soak && !raceEnabled && got > 96 {
+		t.Errorf("%.1f MiB resident, want 96", got)
+	}
 	if s := d.health(); len(s.Problems) != 0 || d.said("somebody undoes") != 0 {
 		t.Errorf("problems %q, want none: nobody is at it all the time", s.Problems)
 	}

@@ -226,6 +226,9 @@ func (a *assault) settle(d *daemon) {
 		kernel = held(a.t, d.host, "blocked4")
 	}
 	file := a.lines(d.program, "portsentry.blocked.tcp")
+	for end := time.Now().Add(5 * time.Second); len(file) != len(list) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		file = a.lines(d.program, "portsentry.blocked.tcp") // what was adopted is on its way to the disk
+	}
 	for s := range list {
 		if _, there := kernel[s]; !there || !file[s] {
 			a.t.Errorf("%s is listed; in the kernel: %t, in the file: %t", s, there, file[s])

@@ -76,10 +76,20 @@ func TestResilienceReboot(t *testing.T) {
 	if len(list) != 2*n {
 		t.Errorf("%d are listed, want %d", len(list), 2*n)
 	}
+	t.Logf("%.1f MiB at most after a list", d.peak())
+	d.must("reload")
+	t.Logf("%.1f MiB at most after a reload", d.peak())
+	conn, mended := ruler(t, w.server), d.health().Mended
+	conn.FlushRuleset()
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the table is made again", bound(5*time.Second), func() bool { return d.health().Mended > mended })
+	complete(t, w.server, 2*n, "blocked4", "blocked6")
+	t.Logf("%.1f MiB at most after a flush of the ruleset", d.peak())
 	if got := d.peak(); soak && !raceEnabled && got > 96 {
 		t.Errorf("%.1f MiB resident, want 96", got)
 	}
-	t.Logf("%.1f MiB after a list", d.peak())
 }
 
 // expectTimesLeft compares how long blocks last in the kernel with what was on

@@ -43,7 +43,8 @@ var (
 
 // A builder fills one transaction with the table.
 type builder struct {
-	conn  *nftables.Conn
+	batch *batch
+	conn  *nftables.Conn // of the batch
 	table *nftables.Table
 	cfg   Config
 	sets  sets
@@ -52,9 +53,15 @@ type builder struct {
 	err    error          // of adding anonymous sets
 }
 
-func newBuilder(conn *nftables.Conn, name string, cfg Config) *builder {
+// newBuilder makes one for a batch, or for nothing but the names if there is
+// none.
+func newBuilder(out *batch, name string, cfg Config) *builder {
 	t := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
-	return &builder{conn: conn, table: t, cfg: cfg, sets: newSets(t), filled: make(map[string]int)}
+	b := &builder{batch: out, table: t, cfg: cfg, sets: newSets(t), filled: make(map[string]int)}
+	if out != nil {
+		b.conn = out.conn
+	}
+	return b
 }
 
 // addTable adds the table with its sets and objects where they are missing

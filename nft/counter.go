@@ -39,7 +39,7 @@ func (t *Table) Counters() (Counters, error) {
 
 func (t *Table) counter(conn *nftables.Conn, name string) (Counter, error) {
 	obj, err := conn.GetObject(&nftables.NamedObj{
-		Table: newBuilder(conn, TableName, t.cfg).table, Name: name, Type: nftables.ObjTypeCounter,
+		Table: newBuilder(nil, TableName, t.cfg).table, Name: name, Type: nftables.ObjTypeCounter,
 	})
 	if err != nil {
 		return Counter{}, err

@@ -3,12 +3,14 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -46,42 +48,73 @@ func (e Element) validate() error {
 	return nil
 }
 
-// Block adds the element, or gives the one that is there the new timeout and
-// comment, be it longer or shorter. It returns once the kernel holds it.
+// Block adds the elements, or gives those that are there the new timeout and
+// comment, be it longer or shorter: all of them in one transaction, or none.
+// It returns once the kernel holds them.
 //
 // Errors: unix.ENOENT, when somebody has deleted the table; unix.ENFILE, when
 // the set is full; ErrNotApplied.
-func (t *Table) Block(e Element) error {
-	err := e.validate()
-	switch {
-	case err != nil:
-	case t.isHost(e.Prefix):
-		err = t.blockHost(e)
-	default:
-		until := time.Now().Add(e.Timeout)
-		err = t.changeNets(func() { t.nets[e.Prefix] = spanOf(e.Prefix, until, e.Comment) })
-	}
-	if err != nil {
-		return fmt.Errorf("block %s: %w", e.Prefix, err)
+func (t *Table) Block(elems ...Element) error {
+	if err := t.block(elems); err != nil {
+		if len(elems) == 1 {
+			return fmt.Errorf("block %s: %w", elems[0].Prefix, err)
+		}
+		return fmt.Errorf("block %d sources: %w", len(elems), err)
 	}
 	return nil
 }
 
-// blockHost adds, deletes and adds again: before Linux 6.12 an element that
-// is there keeps its old timeout when it is added again.
-func (t *Table) blockHost(e Element) error {
-	began := time.Now()
-	if err := t.transact(func(b *builder) error {
-		set, elems := b.hostSet(e.Prefix), hostElements(e)
-		return errors.Join(
-			b.conn.SetAddElements(set, elems),
-			b.conn.SetDeleteElements(set, elems),
-			b.conn.SetAddElements(set, elems),
-		)
-	}); err != nil {
-		return err
+func (t *Table) block(elems []Element) error {
+	var hosts []Element
+	now, nets := time.Now(), make(map[netip.Prefix]span)
+	for _, e := range elems {
+		switch err := e.validate(); {
+		case err != nil:
+			return err
+		case t.isHost(e.Prefix):
+			hosts = append(hosts, e)
+		default:
+			nets[e.Prefix] = spanOf(e.Prefix, now.Add(e.Timeout), e.Comment)
+		}
 	}
-	return t.verifyHosts([]Element{e}, began)
+	return t.change(hosts, func() { maps.Copy(t.nets, nets) }, len(nets) > 0)
+}
+
+// change puts hosts into the kernel and, if there are any to change, all
+// prefixes as they are when they were changed. If that fails that is taken back.
+func (t *Table) change(hosts []Element, change func(), nets bool) error {
+	began, old := time.Now(), t.nets
+	if nets {
+		t.nets = maps.Clone(old)
+		change()
+	}
+	err := t.transact(func(b *builder) error {
+		var err error
+		if nets {
+			err = b.fillNets(t.nets)
+		}
+		return errors.Join(err, b.putHosts(slices.Values(hosts)))
+	})
+	if err == nil {
+		err = t.verifyHosts(sample(slices.Values(hosts), len(hosts)), began)
+	}
+	if err == nil && nets {
+		err = t.verifyNets()
+	}
+	if err != nil {
+		t.nets = old
+	}
+	return err
+}
+
+// putHosts adds, deletes and adds again: before Linux 6.12 an element that is
+// there keeps its old timeout when it is added again.
+func (b *builder) putHosts(hosts iter.Seq[Element]) error {
+	return errors.Join(
+		b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts),
+		b.eachHost(unix.NFT_MSG_DELSETELEM, hosts),
+		b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts),
+	)
 }
 
 // Unblock deletes the elements of the prefixes. It is no error if one is not there.
@@ -111,7 +144,7 @@ func (t *Table) unblockHosts(hosts []Element) error {
 	if errors.Is(err, unix.ENFILE) {
 		err = nil
 		for _, e := range hosts {
-			gone := t.transact(func(b *builder) error { return b.conn.SetDeleteElements(b.hostSet(e.Prefix), hostElements(e)) })
+			gone := t.transact(func(b *builder) error { return b.eachHost(unix.NFT_MSG_DELSETELEM, slices.Values([]Element{e})) })
 			if !errors.Is(gone, unix.ENOENT) {
 				err = errors.Join(err, gone)
 			}
@@ -120,20 +153,20 @@ func (t *Table) unblockHosts(hosts []Element) error {
 	if errors.Is(err, unix.ENOENT) { // so is the table
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return t.verifyGone(hosts)
 }
 
 func (b *builder) deleteHosts(hosts []Element) error {
-	for chunk := range slices.Chunk(hosts, 512) {
-		elems := make(map[*nftables.Set][]nftables.SetElement)
-		for _, e := range chunk {
-			set := b.hostSet(e.Prefix)
-			elems[set] = append(elems[set], hostElements(e)...)
-		}
-		for set, list := range elems {
-			if err := errors.Join(b.conn.SetAddElements(set, list), b.conn.SetDeleteElements(set, list)); err != nil {
-				return err
-			}
+	for chunk := range slices.Chunk(hosts, 512) { // the set may have no room for more at once
+		err := errors.Join(
+			b.eachHost(unix.NFT_MSG_NEWSETELEM, slices.Values(chunk)),
+			b.eachHost(unix.NFT_MSG_DELSETELEM, slices.Values(chunk)),
+		)
+		if err != nil {
+			return err
 		}
 	}
 	return nil
@@ -150,18 +183,50 @@ func (t *Table) Forgive(sources ...netip.Prefix) error {
 		})
 		return ignoreMissing("forgive all sources", err)
 	}
+	const few = 16
 	var errs []error
-	for _, p := range sources {
+	if len(sources) > few {
+		var err error
+		if sources, err = t.suspected(sources); err != nil {
+			errs = append(errs, ignoreMissing("forgive sources", err))
+		}
+	}
+	for _, p := range sources { // each by itself: to delete what is not there is an error
 		err := t.transact(func(b *builder) error {
-			set := b.sets.suspects6
-			if p.Addr().Is4() {
-				set = b.sets.suspects4
-			}
-			return b.conn.SetDeleteElements(set, []nftables.SetElement{{Key: p.Addr().AsSlice()}})
+			return b.conn.SetDeleteElements(b.suspectSet(p.Addr().Is4()), []nftables.SetElement{{Key: p.Addr().AsSlice()}})
 		})
 		errs = append(errs, ignoreMissing(fmt.Sprintf("forgive %s", p), err))
 	}
 	return errors.Join(errs...)
+}
+
+// suspected are those of the sources against which the kernel has counted
+// anything.
+func (t *Table) suspected(sources []netip.Prefix) ([]netip.Prefix, error) {
+	asked := make(map[netip.Addr]netip.Prefix, len(sources))
+	for _, p := range sources {
+		asked[p.Addr()] = p
+	}
+	var found []netip.Prefix
+	b := newBuilder(nil, TableName, t.cfg)
+	for _, v4 := range []bool{true, false} {
+		err := t.eachElement(b.suspectSet(v4), func(e listed) {
+			if p, ok := asked[e.key]; ok {
+				found = append(found, p)
+			}
+		})
+		if err != nil {
+			return found, err
+		}
+	}
+	return found, nil
+}
+
+func (b *builder) suspectSet(v4 bool) *nftables.Set {
+	if v4 {
+		return b.sets.suspects4
+	}
+	return b.sets.suspects6
 }
 
 // ignoreMissing passes over that there is no table, or no such element in it.
@@ -176,11 +241,20 @@ func (t *Table) unblockNets(nets map[netip.Prefix]span) error {
 	if len(nets) == 0 {
 		return nil
 	}
-	return t.changeNets(func() {
+	began := time.Now()
+	err := t.changeNets(func() {
 		for p := range nets {
 			delete(t.nets, p)
 		}
 	})
+	if err != nil {
+		return err
+	}
+	if err := t.verifyNoMore(began); err != nil {
+		maps.Copy(t.nets, nets) // whatever is there is taken out by the next change
+		return err
+	}
+	return nil
 }
 
 func (b *builder) blockSets() []*nftables.Set {
@@ -210,54 +284,53 @@ func (b *builder) hostSet(p netip.Prefix) *nftables.Set {
 	return b.sets.blocked6
 }
 
-func hostElements(e Element) []nftables.SetElement {
-	return []nftables.SetElement{{Key: e.Prefix.Addr().AsSlice(), Timeout: seconds(e.Timeout), Comment: e.Comment}}
-}
-
-// sort splits blocks into hosts, which it returns, and prefixes, for t.nets.
-func (t *Table) sort(blocks []Element) []Element {
+// sort splits blocks into hosts, which it returns with their number, and
+// prefixes, for t.nets.
+func (t *Table) sort(blocks iter.Seq[Element]) (hosts iter.Seq[Element], n int) {
+	if blocks == nil {
+		return func(func(Element) bool) {}, 0
+	}
 	now := time.Now()
-	var hosts []Element
-	for _, e := range blocks {
+	for e := range blocks {
 		if t.isHost(e.Prefix) {
-			hosts = append(hosts, e)
+			n++
 			continue
 		}
 		t.nets[e.Prefix] = spanOf(e.Prefix, now.Add(e.Timeout), e.Comment)
 	}
-	return hosts
+	return func(yield func(Element) bool) {
+		for e := range blocks {
+			if t.isHost(e.Prefix) && !yield(e) {
+				return
+			}
+		}
+	}, n
 }
 
 // fillHosts replaces the elements of the sets of hosts.
-func (b *builder) fillHosts(hosts []Element) error {
-	var elems4, elems6 []nftables.SetElement
-	for _, e := range hosts {
-		if e.Prefix.Addr().Is4() {
-			elems4 = append(elems4, hostElements(e)...)
-		} else {
-			elems6 = append(elems6, hostElements(e)...)
-		}
-	}
+func (b *builder) fillHosts(hosts iter.Seq[Element]) error {
 	b.conn.FlushSet(b.sets.blocked4)
 	b.conn.FlushSet(b.sets.blocked6)
-	return errors.Join(addElements(b.conn, b.sets.blocked4, elems4), addElements(b.conn, b.sets.blocked6, elems6))
+	return b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts)
+}
+
+// eachHost adds or deletes hosts.
+func (b *builder) eachHost(kind netlink.HeaderType, hosts iter.Seq[Element]) error {
+	w4, w6 := b.batch.elements(kind, b.sets.blocked4), b.batch.elements(kind, b.sets.blocked6)
+	for e := range hosts {
+		if e.Prefix.Addr().Is4() {
+			w4.add(e)
+		} else {
+			w6.add(e)
+		}
+	}
+	return errors.Join(w4.close(), w6.close())
 }
 
 // changeNets makes a change to the prefixes asked for and puts it, with all
 // others, into the kernel in one transaction; if that fails the change is
 // taken back.
-func (t *Table) changeNets(change func()) error {
-	old := maps.Clone(t.nets)
-	change()
-	err := t.transact(func(b *builder) error { return b.fillNets(t.nets) })
-	if err == nil {
-		err = t.verifyNets()
-	}
-	if err != nil {
-		t.nets = old
-	}
-	return err
-}
+func (t *Table) changeNets(do func()) error { return t.change(nil, do, true) }
 
 // RestoreNets puts all blocked prefixes back into their sets, in place of what
 // somebody has made of them. The error is unix.ENOENT if somebody has deleted
@@ -297,9 +370,10 @@ func netElements(f family, nets map[netip.Prefix]span) []nftables.SetElement {
 }
 
 // liveSpans is the disjoint form of the prefixes of a family whose time is not up.
-func liveSpans(f family, nets map[netip.Prefix]span) []span {
+func liveSpans(f family, nets map[netip.Prefix]span) []span { return spansAt(f, nets, time.Now()) }
+
+func spansAt(f family, nets map[netip.Prefix]span, now time.Time) []span {
 	var all []span
-	now := time.Now()
 	for p, s := range nets {
 		if p.Addr().BitLen() == f.last.BitLen() && s.until.After(now) {
 			all = append(all, s)

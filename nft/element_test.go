@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,7 +133,7 @@ func TestBlock(t *testing.T) {
 			}
 
 			// A table that is loaded with the same blocks is the same.
-			if err := table.Load(enforce(), lastOfEach(tt.blocks), nil); err != nil {
+			if err := table.Load(enforce(), slices.Values(lastOfEach(tt.blocks)), nil); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(tt.want, rounded(t, table), cmp.Comparer(netipEqual)); diff != "" {
@@ -345,10 +346,10 @@ func TestSample(t *testing.T) {
 	for i := range 20000 {
 		hosts = append(hosts, element(fmt.Sprintf("10.0.%d.%d/32", i>>8, i&255), time.Hour, ""))
 	}
-	if got := len(sample(hosts[:1024])); got != 1024 {
+	if got := len(sample(slices.Values(hosts[:1024]), 1024)); got != 1024 {
 		t.Errorf("%d of 1024, want all", got)
 	}
-	some := sample(hosts)
+	some := sample(slices.Values(hosts), len(hosts))
 	if len(some) > len(hosts)/16+1 || some[len(some)-1] != hosts[len(hosts)-1] {
 		t.Errorf("%d of %d, the last %v", len(some), len(hosts), some[len(some)-1])
 	}

@@ -66,17 +66,11 @@ func (t *Table) Check(cfg Config) error {
 // then throws away, since that message creates a table which the transaction
 // itself has just made. The table of the dry run has a name of its own.
 func (t *Table) dryRun(cfg Config, fill func(*builder) error) error {
-	conn, err := t.connection()
-	if err != nil {
-		return err
-	}
-	b := newBuilder(conn, TableName+"_dry_run", cfg)
-	b.conn.AddTable(b.table)
-	err = fill(b)
-	b.conn.CreateTable(b.table)
-	if err == nil {
-		err = conn.Flush()
-	}
+	err := t.transactAs(TableName+"_dry_run", cfg, func(b *builder) error {
+		b.conn.AddTable(b.table)
+		defer b.conn.CreateTable(b.table)
+		return fill(b)
+	})
 	closeErr := t.hangUp()
 	for _, errno := range refusals {
 		if errors.Is(err, errno) {

@@ -36,7 +36,7 @@ func guarded(t testing.TB, blocks ...Element) (*netns.Host, *Table, *Monitor) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.Close() })
-	if err := table.Load(enforce(), blocks, nil); err != nil {
+	if err := table.Load(enforce(), slices.Values(blocks), nil); err != nil {
 		t.Fatal(err)
 	}
 	return host, table, m
@@ -180,7 +180,7 @@ func TestDamage(t *testing.T) {
 			}
 			wantIntact(t, table, tt.intact)
 
-			if err := table.Load(enforce(), guardedBlocks, nil); err != nil {
+			if err := table.Load(enforce(), slices.Values(guardedBlocks), nil); err != nil {
 				t.Fatal(err)
 			}
 			wantIntact(t, table, true)
@@ -227,7 +227,7 @@ func TestOwnChangesAreSilent(t *testing.T) {
 	run(t, m)
 	for _, do := range []func() error{
 		func() error {
-			return table.Load(enforce(), guardedBlocks, []Service{{unix.IPPROTO_TCP, 80, time.Hour}})
+			return table.Load(enforce(), slices.Values(guardedBlocks), []Service{{unix.IPPROTO_TCP, 80, time.Hour}})
 		},
 		func() error { return table.Block(element("203.0.113.1/32", time.Hour, "")) },
 		func() error { return table.Block(element("203.0.113.0/24", time.Hour, "")) },
@@ -246,7 +246,7 @@ func TestOwnChangesAreSilent(t *testing.T) {
 			}
 			return nil
 		},
-		func() error { return table.Load(enforce(), guardedBlocks, nil) },
+		func() error { return table.Load(enforce(), slices.Values(guardedBlocks), nil) },
 	} {
 		if err := do(); err != nil {
 			t.Fatal(err)
@@ -262,7 +262,7 @@ func TestOwnFloodIsSilent(t *testing.T) {
 	if err := m.conn.SetReadBuffer(64 << 10); err != nil {
 		t.Fatal(err)
 	}
-	if err := table.Load(enforce(), manyHosts(MaxHosts-1), nil); err != nil {
+	if err := table.Load(enforce(), slices.Values(manyHosts(MaxHosts-1)), nil); err != nil {
 		t.Fatal(err)
 	}
 	run(t, m)
@@ -389,7 +389,7 @@ func TestEventsCarryPort(t *testing.T) {
 	if err := conn.SetReadBuffer(eventBuffer); err != nil {
 		t.Fatal(err)
 	}
-	if err := table.Load(enforce(), manyHosts(100), nil); err != nil {
+	if err := table.Load(enforce(), slices.Values(manyHosts(100)), nil); err != nil {
 		t.Fatal(err)
 	}
 	script(t, host, "flush ruleset")
@@ -426,7 +426,7 @@ func BenchmarkHeal(b *testing.B) {
 				if c := change(b, m); !c.All {
 					b.Fatalf("change %+v, want all", c)
 				}
-				if err := table.Load(enforce(), blocks, nil); err != nil {
+				if err := table.Load(enforce(), slices.Values(blocks), nil); err != nil {
 					b.Fatal(err)
 				}
 			}

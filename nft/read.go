@@ -23,19 +23,22 @@ func (t *Table) Blocked() ([]Element, error) {
 		return nil, err
 	}
 	var all []Element
-	for _, set := range newBuilder(conn, TableName, t.cfg).blockSets() {
+	for _, set := range newBuilder(nil, TableName, t.cfg).blockSets() {
 		if present[set.Name] != set.KeyType.Name {
 			continue // no table, or one of another version
 		}
-		raw, err := conn.GetSetElements(set)
+		var ends []listed // of intervals, and their begins
+		err := t.eachElement(set, func(e listed) {
+			if set.Interval {
+				ends = append(ends, e)
+			} else {
+				all = append(all, Element{Prefix: t.HostPrefix(e.key), Timeout: e.left, Comment: e.comment, Age: max(0, e.timeout-e.left)})
+			}
+		})
 		if err != nil {
-			return nil, fmt.Errorf("list set %s: %w", set.Name, err)
+			return nil, err
 		}
-		if set.Interval {
-			all = append(all, prefixElements(raw)...)
-		} else {
-			all = append(all, t.hostPrefixes(raw)...)
-		}
+		all = append(all, prefixElements(ends)...)
 	}
 	slices.SortStableFunc(all, func(a, b Element) int {
 		return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()))
@@ -50,7 +53,7 @@ func (t *Table) presentSets(conn *nftables.Conn) (map[string]string, error) {
 	if err != nil || !there {
 		return nil, err
 	}
-	sets, err := conn.GetSets(newBuilder(conn, TableName, t.cfg).table)
+	sets, err := conn.GetSets(newBuilder(nil, TableName, t.cfg).table)
 	if err != nil {
 		return nil, fmt.Errorf("list sets: %w", err)
 	}
@@ -79,44 +82,29 @@ func (t *Table) HostPrefix(key netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(key, key.BitLen())
 }
 
-// hostPrefixes reads elements of a set of hosts.
-func (t *Table) hostPrefixes(raw []nftables.SetElement) []Element {
-	var out []Element
-	for _, e := range raw {
-		a, ok := netip.AddrFromSlice(e.Key)
-		if !ok {
-			continue
-		}
-		out = append(out, Element{Prefix: t.HostPrefix(a), Timeout: e.Expires, Comment: e.Comment, Age: max(0, e.Timeout-e.Expires)})
-	}
-	return out
-}
-
 // prefixElements reads the elements of an interval set, which come as starts
 // and ends in any order.
-func prefixElements(raw []nftables.SetElement) []Element {
-	slices.SortFunc(raw, func(a, b nftables.SetElement) int {
-		ends := func(e nftables.SetElement) int {
-			if e.IntervalEnd {
+func prefixElements(raw []listed) []Element {
+	slices.SortFunc(raw, func(a, b listed) int {
+		ends := func(e listed) int {
+			if e.ends {
 				return 0
 			}
 			return 1
 		}
-		return cmp.Or(slices.Compare(a.Key, b.Key), cmp.Compare(ends(a), ends(b)))
+		return cmp.Or(a.key.Compare(b.key), cmp.Compare(ends(a), ends(b)))
 	})
 	var out []Element
 	for i, e := range raw {
-		first, ok := netip.AddrFromSlice(e.Key)
-		if !ok || e.IntervalEnd {
+		if e.ends {
 			continue
 		}
-		last := familyOf(first).last
+		last := familyOf(e.key).last
 		if i+1 < len(raw) {
-			next, _ := netip.AddrFromSlice(raw[i+1].Key)
-			last = next.Prev()
+			last = raw[i+1].key.Prev()
 		}
-		for _, p := range prefixes(first, last) {
-			out = append(out, Element{Prefix: p, Timeout: e.Expires, Comment: e.Comment})
+		for _, p := range prefixes(e.key, last) {
+			out = append(out, Element{Prefix: p, Timeout: e.left, Comment: e.comment})
 		}
 	}
 	return out

@@ -26,7 +26,7 @@ func (t *Table) Served() ([]Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	set := newBuilder(conn, TableName, t.cfg).sets.served
+	set := newBuilder(nil, TableName, t.cfg).sets.served
 	present, err := t.presentSets(conn)
 	if err != nil || present[set.Name] != set.KeyType.Name {
 		return nil, err

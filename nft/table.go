@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,6 +25,7 @@ type Table struct {
 	cfg    Config
 	nets   map[netip.Prefix]span // prefixes asked for; the nets sets hold their disjoint form
 	conn   *nftables.Conn        // lasting; nil until needed and after an error
+	wire   *netlink.Conn         // what conn uses
 	port   uint32                // the port id of conn
 	ports  ownPorts              // of all connections that make changes
 	reader *netlink.Conn         // for single elements and for the shape, likewise
@@ -81,7 +83,7 @@ func (t *Table) connection() (*nftables.Conn, error) {
 }
 
 func (t *Table) opened(c *netlink.Conn) error {
-	t.port = c.PID()
+	t.wire, t.port = c, c.PID()
 	t.ports.opened(t.port)
 	return nil
 }
@@ -89,22 +91,32 @@ func (t *Table) opened(c *netlink.Conn) error {
 // hangUp closes the connection for changes.
 func (t *Table) hangUp() error {
 	conn := t.conn
-	t.conn = nil
+	t.conn, t.wire = nil, nil
+	if conn == nil {
+		return nil
+	}
 	t.ports.closing(t.port)
 	return conn.CloseLasting()
 }
 
 // transact sends what fill adds as one transaction: all of it takes effect at
 // once, or nothing does. A connection that has failed once is not used again,
-// since the library keeps its errors and the kernel's late answers in it.
+// since the kernel's late answers may be in it.
 func (t *Table) transact(fill func(*builder) error) error {
-	conn, err := t.connection()
-	if err != nil {
+	return t.transactAs(TableName, t.cfg, fill)
+}
+
+// transactAs is transact for a table of another name and configuration.
+func (t *Table) transactAs(name string, cfg Config, fill func(*builder) error) error {
+	if _, err := t.connection(); err != nil {
 		return err
 	}
-	err = fill(newBuilder(conn, TableName, t.cfg))
+	out, err := newBatch()
 	if err == nil {
-		err = conn.Flush()
+		err = fill(newBuilder(out, name, cfg))
+	}
+	if err == nil {
+		err = out.send(t.wire)
 	}
 	if err != nil {
 		return errors.Join(tooLong(err), t.hangUp())
@@ -129,7 +141,10 @@ func tooLong(err error) error {
 // given, at most MaxServed; nil leaves those that are there.
 //
 // An error that is an *UnsupportedError says what the kernel lacks.
-func (t *Table) Load(cfg Config, blocks []Element, served []Service) error {
+//
+// Blocks may be nil, and is gone through several times: each time with the
+// same elements, in any order.
+func (t *Table) Load(cfg Config, blocks iter.Seq[Element], served []Service) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
@@ -142,12 +157,13 @@ func (t *Table) Load(cfg Config, blocks []Element, served []Service) error {
 	return nil
 }
 
-func (t *Table) load(blocks []Element, served []Service) error {
+func (t *Table) load(blocks iter.Seq[Element], served []Service) error {
 	asleep, err := t.dormant()
 	if err != nil {
 		return err
 	}
-	began, hosts := time.Now(), t.sort(blocks)
+	began := time.Now()
+	hosts, n := t.sort(blocks)
 	err = t.replace(hosts, served, asleep) // to wake it up and change it at once is more than the kernel allows
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
 		// A table of another version has sets of the same name and other shape.
@@ -156,12 +172,12 @@ func (t *Table) load(blocks []Element, served []Service) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(t.verifyHosts(sample(hosts), began), t.verifyNets())
+	return errors.Join(t.verifyHosts(sample(hosts, n), began), t.verifyNets())
 }
 
 // replace builds the table around hosts and t.nets; afresh takes away first
 // what is there.
-func (t *Table) replace(hosts []Element, served []Service, afresh bool) error {
+func (t *Table) replace(hosts iter.Seq[Element], served []Service, afresh bool) error {
 	return t.transform(func(b *builder, chains []string) error {
 		b.conn.AddTable(b.table)
 		if afresh {
@@ -267,7 +283,8 @@ func (t *Table) Unlure() error {
 // IPv6 prefixes of the host's own links, as in Config.
 func (t *Table) SetHost(ignored, onLink6 []netip.Prefix) error {
 	t.cfg.Ignored, t.cfg.OnLink6 = ignored, onLink6
-	if err := t.transform(func(b *builder, _ []string) error { return b.fillSources() }); err != nil {
+	err := t.transform(func(b *builder, _ []string) error { return b.fillSources() })
+	if err != nil {
 		return fmt.Errorf("replace ignored sources and neighbours: %w", err)
 	}
 	return nil

@@ -52,7 +52,7 @@ func load(t *testing.T, cfg Config, blocks ...Element) (*netns.Host, *Table) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = table.Close() })
-	if err := table.Load(cfg, blocks, nil); err != nil {
+	if err := table.Load(cfg, slices.Values(blocks), nil); err != nil {
 		t.Fatal(err)
 	}
 	return host, table
@@ -147,7 +147,7 @@ func TestLoadFails(t *testing.T) {
 	for i := range MaxHosts + 1 {
 		many = append(many, Element{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), Timeout: time.Hour})
 	}
-	if err := table.Load(enforce(), many, nil); !errors.Is(err, unix.ENFILE) {
+	if err := table.Load(enforce(), slices.Values(many), nil); !errors.Is(err, unix.ENFILE) {
 		t.Fatalf("Load of too many: %v, want ENFILE", err)
 	}
 	if err := table.Block(Element{Prefix: netip.MustParsePrefix("203.0.113.0/24"), Timeout: time.Hour}); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"time"
@@ -20,16 +21,19 @@ const slack = 2 * time.Second
 // sample picks elements to read back after many were written. What can go
 // wrong without an error takes most of a message's hundreds of elements with
 // it, so that some of each tell.
-func sample(hosts []Element) []Element {
-	const all, every = 1024, 16
-	if len(hosts) <= all {
-		return hosts
+func sample(hosts iter.Seq[Element], n int) []Element {
+	const all, some = 1024, 16
+	every := 1
+	if n > all {
+		every = some
 	}
-	var some []Element
-	for i := every - 1; i < len(hosts); i += every {
-		some = append(some, hosts[i])
+	picked, i := make([]Element, 0, n/every+1), 0
+	for e := range hosts {
+		if i++; i%every == 0 || i == n {
+			picked = append(picked, e)
+		}
 	}
-	return append(some, hosts[len(hosts)-1])
+	return picked
 }
 
 // verifyHosts reads elements of the sets of hosts back, by key: listing a set
@@ -77,33 +81,86 @@ func (t *Table) verifyChunk(want []Element, began time.Time) error {
 	return nil
 }
 
-// verifyNets reads the sets of prefixes back.
-func (t *Table) verifyNets() error {
-	conn, err := t.connection()
-	if err != nil {
-		return err
-	}
-	b := newBuilder(conn, TableName, t.cfg)
-	for _, f := range []family{ipv4, ipv6} {
-		got, err := conn.GetSetElements(b.netSet(f))
+// verifyGone looks for hosts that were deleted: a source that stays blocked
+// after it was let go is the worst that a silent failure can do. Of many some
+// are looked for. What the kernel itself has blocked anew is no failure: it has
+// no comment, as ours have.
+func (t *Table) verifyGone(hosts []Element) error {
+	for _, e := range sample(slices.Values(hosts), len(hosts)) {
+		there, comment, err := t.find(e)
 		if err != nil {
-			return fmt.Errorf("list set %s: %w", b.netSet(f).Name, err)
+			return err
 		}
-		if want := liveSpans(f, t.nets); starts(got) < len(want) {
-			return fmt.Errorf("%d of %d intervals are there: %w", starts(got), len(want), ErrNotApplied)
+		if there && comment != "" {
+			return fmt.Errorf("element %s is still there: %w", e.Prefix.Addr(), ErrNotApplied)
 		}
 	}
 	return nil
 }
 
-func starts(elems []nftables.SetElement) int {
-	n := 0
-	for _, e := range elems {
-		if !e.IntervalEnd {
-			n++
+// find tells whether the set of hosts has an element, and its comment.
+func (t *Table) find(e Element) (there bool, comment string, err error) {
+	conn, err := t.readConnection()
+	if err != nil {
+		return false, "", err
+	}
+	request, err := elementRequest(newBuilder(nil, TableName, t.cfg).hostSet(e.Prefix), []Element{e})
+	if err != nil {
+		return false, "", err
+	}
+	replies, err := conn.Execute(request)
+	if errors.Is(err, unix.ENOENT) {
+		return false, "", nil
+	}
+	if err != nil {
+		t.reader = nil
+		return false, "", errors.Join(err, conn.Close())
+	}
+	for _, m := range replies {
+		readElements(m.Data[min(nfgenmsg, len(m.Data)):], make(map[string]string), func(e listed) { there, comment = true, e.comment })
+	}
+	return there, comment, nil
+}
+
+// verifyNoMore looks for intervals that should not be there: more than were
+// asked for at a moment, since some may have expired by now.
+func (t *Table) verifyNoMore(began time.Time) error {
+	b := newBuilder(nil, TableName, t.cfg)
+	for _, f := range []family{ipv4, ipv6} {
+		n := 0
+		err := t.eachElement(b.netSet(f), func(e listed) {
+			if !e.ends {
+				n++
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if want := len(spansAt(f, t.nets, began)); n > want {
+			return fmt.Errorf("%d intervals are there instead of %d: %w", n, want, ErrNotApplied)
 		}
 	}
-	return n
+	return nil
+}
+
+// verifyNets reads the sets of prefixes back.
+func (t *Table) verifyNets() error {
+	b := newBuilder(nil, TableName, t.cfg)
+	for _, f := range []family{ipv4, ipv6} {
+		began := 0
+		err := t.eachElement(b.netSet(f), func(e listed) {
+			if !e.ends {
+				began++
+			}
+		})
+		if err != nil {
+			return err
+		}
+		if want := len(liveSpans(f, t.nets)); began < want {
+			return fmt.Errorf("%d of %d intervals are there: %w", began, want, ErrNotApplied)
+		}
+	}
+	return nil
 }
 
 // elements asks the kernel for elements of one set of hosts by their keys and

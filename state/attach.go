@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
@@ -181,7 +182,8 @@ func (s *Store) publishMemory() error {
 		return nil
 	}
 	s.tcp.stale, s.udp.stale = true, true
-	err := errors.Join(s.tcp.write(s.live, true), s.udp.write(s.live, true))
+	live := sync.OnceValues(s.rows)
+	err := errors.Join(s.tcp.write(live, true), s.udp.write(live, true))
 	if err != nil {
 		s.mu.Lock()
 		s.touched = true

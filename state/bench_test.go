@@ -142,7 +142,7 @@ func peak(b *testing.B) (mib float64) {
 func BenchmarkLive(b *testing.B) {
 	s, _ := filled(b, b.TempDir(), 65536, 0)
 	for b.Loop() {
-		if _, err := s.live(); err != nil {
+		if _, err := s.Live(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -177,7 +177,7 @@ func BenchmarkRewrite(b *testing.B) {
 		for b.Loop() {
 			s.tcp.drop(FormatLine(blocks[i%65536]), nil)
 			i++
-			if err := s.publish(nil, true, s.live); err != nil {
+			if err := s.publish(nil, true, s.rows); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -185,7 +185,7 @@ func BenchmarkRewrite(b *testing.B) {
 	b.Run("rebuild", func(b *testing.B) {
 		for b.Loop() {
 			s.tcp.stale = true
-			if err := s.publish(nil, true, s.live); err != nil {
+			if err := s.publish(nil, true, s.rows); err != nil {
 				b.Fatal(err)
 			}
 		}

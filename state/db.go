@@ -162,24 +162,24 @@ func (db *database) create() error {
 	})
 }
 
-// live returns all live blocks, the oldest first. Records that cannot be read are passed over with a message.
-func (db *database) live() ([]Block, error) {
-	var blocks []Block
-	err := db.view(func(tx *bolt.Tx) error {
-		n := 0
-		if err := eachLive(tx, func(_, _ []byte) { n++ }); err != nil {
-			return err
-		}
-		blocks = make([]Block, 0, n)
+// visit calls f with each live block, in no order. Records that cannot be read are passed over with a message.
+func (db *database) visit(f func(Block)) error {
+	return db.view(func(tx *bolt.Tx) error {
 		return eachLive(tx, func(key, value []byte) {
 			b, err := decode(key, value)
 			if err != nil {
 				db.log.Error("block passed over", zap.Error(err))
 				return
 			}
-			blocks = append(blocks, b)
+			f(b)
 		})
 	})
+}
+
+// live returns all live blocks, the oldest first.
+func (db *database) live() ([]Block, error) {
+	var blocks []Block
+	err := db.visit(func(b Block) { blocks = append(blocks, b) })
 	sortBlocks(blocks)
 	return blocks, err
 }

@@ -7,8 +7,9 @@ import (
 	"strings"
 )
 
-// owedLimit bounds the lines, in bytes, that are kept for a history that cannot be written: some 13,000 blocks.
-const owedLimit = 1 << 20
+// owedLimit bounds the lines, in bytes, that are kept for a history that cannot be written: some 26,000 blocks, and
+// wholeChunk of them in any case.
+const owedLimit = 2 << 20
 
 // owed is what the history still lacks. It is committed with the blocks that the lines tell of, so that after a crash
 // in between each line is written once and only once.

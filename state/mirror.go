@@ -2,10 +2,13 @@ package state
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -41,9 +44,9 @@ func (m *mirror) drop(line string, done []func(error)) {
 	m.waiting = append(m.waiting, done...)
 }
 
-// write brings the file up to date. Lines that must go may stay until m.due, unless all is set. Live gives all live
+// write brings the file up to date. Lines that must go may stay until m.due, unless all is set. Live gives the rows of all live
 // blocks, the oldest first, and is called only if the file must be made anew.
-func (m *mirror) write(live func() ([]Block, error), all bool) error {
+func (m *mirror) write(live liveRows, all bool) error {
 	err := m.update(live, all)
 	m.stale = err != nil
 	if err == nil && len(m.gone) > 0 {
@@ -55,7 +58,7 @@ func (m *mirror) write(live func() ([]Block, error), all bool) error {
 	return err
 }
 
-func (m *mirror) update(live func() ([]Block, error), all bool) error {
+func (m *mirror) update(live liveRows, all bool) error {
 	began := time.Now()
 	due := len(m.gone) > 0 && (all || !began.Before(m.due))
 	if !m.stale && len(m.fresh) == 0 && !due {
@@ -106,23 +109,54 @@ func nextRewrite(began time.Time, took time.Duration) time.Time {
 }
 
 // rebuild makes the file from the store.
-func (m *mirror) rebuild(live func() ([]Block, error)) error {
-	blocks, err := live()
+func (m *mirror) rebuild(live liveRows) error {
+	rows, err := live()
 	if err != nil {
 		return err
 	}
 	return replaceFile(m.path, 0o644, func(w *bufio.Writer) error {
-		for _, b := range blocks {
-			if line := FormatLine(b); line != "" && m.udp == (b.Protocol == "udp") {
-				w.WriteString(line + "\n") // an error stays in the writer
+		for _, r := range rows {
+			if r.udp == m.udp {
+				w.WriteString(r.line() + "\n") // an error stays in the writer
 			}
 		}
 		return nil
 	})
 }
 
+// liveRows gives the rows of all live blocks, the oldest first.
+type liveRows func() ([]row, error)
+
+// row is what a line is made of: there may be 131,072 of them at once.
+type row struct {
+	since   int64 // nanoseconds since 1970
+	address netip.Addr
+	port    uint16
+	udp     bool
+}
+
+// rows are those of all live blocks that have a line, the oldest first.
+func (s *Store) rows() ([]row, error) {
+	var rows []row
+	err := s.visit(func(b Block) {
+		if b.Address.IsValid() {
+			rows = append(rows, row{b.Since.UnixNano(), b.Address, b.Port, b.Protocol == "udp"})
+		}
+	})
+	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.since, b.since), a.address.Compare(b.address)) })
+	return rows, err
+}
+
+func (r row) line() string {
+	b := Block{Since: time.Unix(0, r.since), Address: r.address, Port: r.port}
+	if r.udp {
+		b.Protocol = "udp"
+	}
+	return FormatLine(b)
+}
+
 // filter makes the file from itself, without the lines that must go: at 65,536 lines ten times faster than rebuild.
-func (m *mirror) filter(live func() ([]Block, error)) error {
+func (m *mirror) filter(live liveRows) error {
 	f, err := openFile(m.path, os.O_RDONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m.rebuild(live)

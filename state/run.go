@@ -30,22 +30,24 @@ const lookEvery = 30 * time.Second
 func (s *Store) Run(ctx context.Context) error {
 	timer := time.NewTimer(0) // what Open could not write is taken up
 	defer timer.Stop()
-	kick := s.kick
-	var retry time.Duration
+	var retry time.Duration // 0 while all is well
 	for {
 		select {
 		case <-ctx.Done():
 			return s.finish()
-		case <-kick:
+		case <-s.kick:
+			if retry > 0 { // changes wait for the timer, and nobody for them
+				s.refuse()
+				continue
+			}
 		case <-timer.C:
 		}
 		if err := s.flush(false); err != nil {
 			retry = min(max(2*retry, retryMin), retryMax)
-			kick = nil // changes wait for the timer
 			timer.Reset(retry)
 			continue
 		}
-		retry, kick = 0, s.kick
+		retry = 0
 		next := lookEvery
 		if due, ok := s.nextRewrite(); ok {
 			next = min(next, time.Until(due))
@@ -100,7 +102,7 @@ func (s *Store) write(all bool) error {
 		return errors.Join(fmt.Errorf("write %s: %w", storeName, err), s.publishMemory())
 	}
 	s.committed()
-	return s.publish(effects, all, sync.OnceValues(s.live))
+	return s.publish(effects, all, sync.OnceValues(s.rows))
 }
 
 // commitChunk bounds the changes in a transaction: many that have waited for the disk cost little at each attempt.
@@ -110,8 +112,8 @@ const commitChunk = 4096
 func (s *Store) take() changes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.pending) <= commitChunk {
-		s.taken, s.pending = s.pending, changes{}
+	if len(s.pending) <= commitChunk || s.whole && len(s.pending) <= wholeChunk {
+		s.taken, s.pending, s.whole = s.pending, changes{}, false
 		return s.taken
 	}
 	s.taken = make(changes, commitChunk)
@@ -129,9 +131,6 @@ func (s *Store) take() changes {
 func (s *Store) committed() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.taken) > 0 {
-		s.loaded = nil
-	}
 	s.taken = nil
 	if len(s.pending) > 0 {
 		s.wake()
@@ -143,10 +142,7 @@ func (s *Store) committed() {
 func (s *Store) putBack(cs changes, err error) {
 	s.tcp.stale, s.udp.stale = true, true
 	cs.tell(err)
-	for _, c := range s.waiting() { // for the same disk
-		settle(c.saved, err)
-		settle(c.ended, err)
-	}
+	s.tellWaiting(err) // for the same disk
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pending.under(cs)
@@ -155,6 +151,20 @@ func (s *Store) putBack(cs changes, err error) {
 		b, err := s.db.find(liveBucket, source)
 		return err == nil && b != nil
 	})
+}
+
+// refuse tells who waits for the disk that it fails, and why.
+func (s *Store) refuse() {
+	if err := s.Degraded(); err != nil {
+		s.tellWaiting(err)
+	}
+}
+
+func (s *Store) tellWaiting(err error) {
+	for _, c := range s.waiting() {
+		settle(c.saved, err)
+		settle(c.ended, err)
+	}
 }
 
 // waiting takes the functions off the pending changes.
@@ -213,9 +223,9 @@ func historyLines(effects []effect) string {
 	return lines.String()
 }
 
-// publish brings the text files in line with the store and calls the functions of the changes. Live gives the live
-// blocks, the oldest first.
-func (s *Store) publish(effects []effect, all bool, live func() ([]Block, error)) error {
+// publish brings the text files in line with the store and calls the functions of the changes. Live gives
+// the rows of the live blocks.
+func (s *Store) publish(effects []effect, all bool, live liveRows) error {
 	s.mirror(effects)
 	err := errors.Join(s.history.write(), s.tcp.write(live, all), s.udp.write(live, all))
 	for _, e := range effects {

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -41,8 +40,8 @@ type Store struct {
 	db       *database   // nil for none; replaced by the goroutine in Run
 	pending  changes     // to be committed; without a database, all there is
 	taken    changes     // being committed
+	whole    bool        // what is pending is to be committed in one transaction
 	touched  bool        // there are changes since the text files were last written without a database
-	loaded   []Block     // the live blocks, as Open read them; nil once they were handed out or changed
 	forget   *forgetting // to be done
 	served   *[]Service  // to be committed; nil for none
 	degraded error
@@ -83,15 +82,15 @@ func Open(dir string, log *zap.Logger) (*Store, error) {
 	return s, nil
 }
 
-// load reads the live blocks and brings the text files in line with them. A store that cannot be read after all is left
-// to Run.
-func (s *Store) load() (err error) {
-	if s.loaded, err = s.live(); err != nil {
+// load brings the text files in line with the store. One that cannot be read after all is left to Run.
+func (s *Store) load() error {
+	rows, err := s.rows()
+	if err != nil {
 		db := s.db
 		s.use(nil)
 		return errors.Join(err, db.close())
 	}
-	return s.publish(nil, true, func() ([]Block, error) { return s.loaded, nil }) // the same as a rule
+	return s.publish(nil, true, func() ([]row, error) { return rows, nil }) // the same as a rule
 }
 
 // settled takes back what attach told, as nobody was given any blocks yet.
@@ -136,61 +135,67 @@ func (s *Store) Changed() <-chan struct{} {
 // Live returns the blocks that are on record as live, those whose time is up included, the oldest first; the caller
 // owns them. Changes that are not committed yet are in it.
 func (s *Store) Live() ([]Block, error) {
-	s.mu.Lock()
-	blocks := s.loaded
-	s.loaded = nil
+	blocks := []Block{}
+	if err := s.Visit(func(b Block) { blocks = append(blocks, b) }); err != nil {
+		return nil, err
+	}
+	sortBlocks(blocks)
+	return blocks, nil
+}
+
+// Visit calls f with each block that Live returns, in no order, without having all of them in memory. F must not use
+// the store. After an error some may be missing.
+func (s *Store) Visit(f func(Block)) error {
 	newer := make(map[netip.Prefix]*Block)
+	s.mu.Lock()
 	for _, cs := range []changes{s.taken, s.pending} {
 		for source, c := range cs {
 			newer[source] = c.live
 		}
 	}
 	s.mu.Unlock()
-	if blocks == nil {
-		var err error
-		if blocks, err = s.live(); err != nil {
-			return nil, err
+	err := s.visit(func(b Block) {
+		if _, changed := newer[b.Source]; !changed {
+			f(b)
 		}
-	}
-	return overlay(blocks, newer), nil
-}
-
-// overlay puts newer blocks, nil for none, in the place of those of the same source.
-func overlay(blocks []Block, newer map[netip.Prefix]*Block) []Block {
-	if len(newer) == 0 {
-		return blocks
-	}
-	blocks = slices.DeleteFunc(blocks, func(b Block) bool { _, changed := newer[b.Source]; return changed })
+	})
 	for _, b := range newer {
 		if b != nil {
-			blocks = append(blocks, *b)
+			f(*b)
 		}
 	}
-	slices.SortFunc(blocks, func(a, b Block) int { return compare(&a, &b) })
-	return blocks
+	return err
 }
 
-// live reads the live blocks, the oldest first.
-func (s *Store) live() ([]Block, error) {
+// visit calls f with each live block in the database, or in memory if there is none, in no order.
+func (s *Store) visit(f func(Block)) error {
 	db := s.database()
 	if db == nil {
-		return s.remembered(), nil
+		s.visitMemory(f)
+		return nil
 	}
-	blocks, err := db.live()
-	if err != nil && s.database() != db { // another has taken its place meanwhile
-		return s.live()
+	seen := false
+	err := db.visit(func(b Block) { seen = true; f(b) })
+	if err != nil && !seen && s.database() != db { // another has taken its place meanwhile
+		return s.visit(f)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", storeName, err)
+		return fmt.Errorf("read %s: %w", storeName, err)
 	}
-	return blocks, nil
+	return nil
 }
 
-// remembered returns the live blocks that are in memory, the oldest first.
-func (s *Store) remembered() []Block {
+// visitMemory calls f with each live block that is in memory.
+func (s *Store) visitMemory(f func(Block)) {
+	for _, b := range s.remembered() {
+		f(b)
+	}
+}
+
+// remembered returns the live blocks that are in memory, in no order.
+func (s *Store) remembered() (blocks []Block) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	blocks := []Block{}
 	for _, c := range s.pending {
 		if c.live != nil {
 			blocks = append(blocks, *c.live)
@@ -201,7 +206,6 @@ func (s *Store) remembered() []Block {
 			blocks = append(blocks, *c.live)
 		}
 	}
-	sortBlocks(blocks)
 	return blocks
 }
 
@@ -232,8 +236,8 @@ func (s *Store) Last(source netip.Prefix) (Block, bool, error) {
 // Of several changes of a source that wait to be written only the newest is.
 //
 // Done, which may be nil, is called once, by the goroutine in Run, which it must not hold up: with nil when the block is
-// in the store, synced to the disk, and in the text files, or with the error of the first attempt at it that failed.
-// Even then the block stays pending, and is tried again.
+// in the store, synced to the disk, and in the text files, or with the error of the first attempt at it that failed;
+// at once while the disk fails, with the error of the last attempt. Even then the block stays pending, and is tried again.
 func (s *Store) Save(b Block, done func(error)) {
 	b.Since, b.Until = wall(b.Since), wall(b.Until)
 	s.mu.Lock()
@@ -246,11 +250,63 @@ func (s *Store) Save(b Block, done func(error)) {
 	s.wake()
 }
 
+// wholeChunk is how many changes that come together are committed in one transaction: the history has room for their
+// lines until those are written.
+const wholeChunk = 12000
+
+// SaveAll is Save for many blocks, of different sources: done is called when all are written, with the first error. Up
+// to 12,000 are committed in one transaction.
+func (s *Store) SaveAll(blocks []Block, done func(error)) {
+	done = last(len(blocks), done)
+	s.mu.Lock()
+	for _, b := range blocks {
+		b.Since, b.Until = wall(b.Since), wall(b.Until)
+		c := s.pending.of(b.Source)
+		c.live = &b
+		c.saved = append(c.saved, done)
+	}
+	s.touched, s.whole = true, true
+	s.mu.Unlock()
+	s.wake()
+}
+
+// EndAll is End for many sources, as SaveAll is Save.
+func (s *Store) EndAll(sources []netip.Prefix, at time.Time, forgive bool, done func(error)) {
+	done = last(len(sources), done)
+	s.mu.Lock()
+	for _, source := range sources {
+		s.end(source, at, forgive, done)
+	}
+	s.whole = true
+	s.mu.Unlock()
+	s.wake()
+}
+
+// last makes one call of n, with the first error. They come one after another.
+func last(n int, done func(error)) func(error) {
+	var first error
+	return func(err error) {
+		if first == nil {
+			first = err
+		}
+		if n--; n == 0 && done != nil {
+			done(first)
+		}
+	}
+}
+
 // End hands in that the block of source is over since the given time: its record becomes the one that Last returns.
 // With forgive nothing is remembered of source, neither this block nor earlier ones. A source that is not blocked is
 // no error. Done is called as Save's is; the line in the blocked file goes first.
 func (s *Store) End(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
 	s.mu.Lock()
+	s.end(source, at, forgive, done)
+	s.mu.Unlock()
+	s.wake()
+}
+
+// end is End for who holds s.mu.
+func (s *Store) end(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
 	b := s.current(source)
 	c := s.pending.of(source)
 	c.live, s.touched = nil, true
@@ -265,8 +321,6 @@ func (s *Store) End(source netip.Prefix, at time.Time, forgive bool, done func(e
 	if done != nil {
 		c.ended = append(c.ended, done)
 	}
-	s.mu.Unlock()
-	s.wake()
 }
 
 // current returns the live block of source, committed or not; nil for none. The caller holds s.mu.

@@ -1,9 +1,15 @@
 package main
 
 import (
+	"bufio"
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,9 +20,9 @@ import (
 )
 
 func newBlock(o *options) *cobra.Command {
-	var timeout, comment string
+	var timeout, comment, file string
 	cmd := &cobra.Command{
-		Use:   "block ADDRESS|PREFIX...",
+		Use:   "block ADDRESS|PREFIX... | --file FILE",
 		Short: "Block sources now, or change how long they are blocked",
 		Long: `Block blocks addresses and prefixes. One that is blocked already gets the new
 end, sooner or later. Without --timeout a block lasts as long as one that a
@@ -26,14 +32,21 @@ An IPv6 address is one address here, of the many that its host has. A decoy
 blocks the /64 around whoever touches it (block.prefix6): name that to block
 the host.
 
+Of several either all are blocked or none. Hosts for which the kernel has no
+room take the place of blocks on unproven evidence, and of no others.
+
 Ignored sources are never blocked: their names are refused, and in a prefix
 that lies around them they are spared.`,
 		Example: `  nftsentry block 192.0.2.7
   nftsentry block --timeout 7d --comment "abuse desk" 198.51.100.0/24 2001:db8:1::/48
-  nftsentry block 2001:db8:2:3::/64`,
-		Args: arguments(1, math.MaxInt, "one address or prefix or more"),
+  nftsentry block 2001:db8:2:3::/64
+  nftsentry block --timeout 30d --file drop.txt`,
+		Args: arguments(0, math.MaxInt, "addresses and prefixes, or --file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			requests, err := blockRequests(args, timeout, comment)
+			if len(args) == 0 && file == "" {
+				return usagef("block takes one address or prefix or more: see \"%s --help\"", cmd.CommandPath())
+			}
+			request, err := blockRequest(args, file, timeout, comment)
 			if err != nil {
 				return err
 			}
@@ -41,36 +54,109 @@ that lies around them they are spared.`,
 			if err != nil {
 				return err
 			}
-			return o.each(len(requests), func(i int) (string, error) {
-				b, err := client.Block(cmd.Context(), requests[i])
-				return fmt.Sprintf("blocked %s until %s", b.Source, b.Until.Format(time.RFC3339)), err
-			})
+			return o.block(cmd.Context(), client, request, file != "")
 		},
 	}
+	cmd.Flags().StringVar(&file, "file", "", "read more of them from a `file`, one a line, or from standard input for -; # begins a comment")
 	cmd.Flags().StringVar(&timeout, "timeout", "", "how long, such as 1h30m or 7d: "+timeoutBounds())
 	cmd.Flags().StringVar(&comment, "comment", "", fmt.Sprintf("why, shown by list and by nft; at most %d bytes", api.MaxComment))
 	return o.asks(cmd)
 }
 
-// blockRequests reads all of the command line before anything is done.
-func blockRequests(args []string, timeout, comment string) ([]api.BlockRequest, error) {
-	seconds, err := parseTimeout(timeout)
-	if err != nil {
-		return nil, usagef("--timeout %s: %w", timeout, err)
+// blockRequest reads all of the command line, and the file that it names,
+// before anything is done.
+func blockRequest(args []string, file, timeout, comment string) (r api.BulkRequest, err error) {
+	if r.Seconds, err = parseTimeout(timeout); err != nil {
+		return r, usagef("--timeout %s: %w", timeout, err)
 	}
-	text, err := api.ParseComment(comment)
-	if err != nil {
-		return nil, usagef("--comment: %w", err)
+	if r.Comment, err = api.ParseComment(comment); err != nil {
+		return r, usagef("--comment: %w", err)
 	}
-	var out []api.BlockRequest
 	for _, arg := range args {
 		source, err := api.ParseSource(arg)
 		if err != nil {
-			return nil, &usageError{err}
+			return r, &usageError{err}
 		}
-		out = append(out, api.BlockRequest{Source: api.Display(source), Seconds: seconds, Comment: text})
+		r.Sources = append(r.Sources, api.Display(source))
 	}
-	return out, nil
+	if file != "" {
+		sources, err := readSources(file)
+		if err != nil {
+			return r, &usageError{err}
+		}
+		r.Sources = append(r.Sources, sources...)
+	}
+	if len(r.Sources) > api.MaxBulk {
+		return r, usagef("%d sources: at most %d at once: block larger prefixes, or in parts", len(r.Sources), api.MaxBulk)
+	}
+	return r, nil
+}
+
+// block asks for blocks and prints a line for each, or how many there are of
+// those in a file.
+func (o *options) block(ctx context.Context, client *api.Client, r api.BulkRequest, file bool) error {
+	if len(r.Sources) == 1 {
+		return o.each(1, func(int) (string, error) {
+			b, err := client.Block(ctx, api.BlockRequest{Source: r.Sources[0], Seconds: r.Seconds, Comment: r.Comment})
+			return blocked(b), err
+		})
+	}
+	var lines bytes.Buffer
+	n := 0
+	err := client.BlockMany(ctx, r, func(b api.Block) error {
+		if n++; !file {
+			lines.WriteString(blocked(b) + "\n")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if file {
+		lines.WriteString("blocked " + plural(n, "source") + "\n")
+	}
+	return o.out.raw(lines.Bytes())
+}
+
+func blocked(b api.Block) string {
+	return fmt.Sprintf("blocked %s until %s", b.Source, b.Until.Format(time.RFC3339))
+}
+
+// readSources reads addresses and prefixes from a file, or from standard input
+// for "-". The error says all that is wrong, each with its line.
+func readSources(file string) (sources []string, err error) {
+	in := os.Stdin
+	if file != "-" {
+		if in, err = os.Open(file); err != nil {
+			return nil, err
+		}
+		defer in.Close()
+	}
+	return scanSources(in, file)
+}
+
+func scanSources(in io.Reader, name string) (sources []string, err error) {
+	var wrong api.Complaints
+	scan := bufio.NewScanner(in)
+	for line := 1; scan.Scan(); line++ {
+		text, _, _ := strings.Cut(scan.Text(), "#")
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		source, err := api.ParseSource(text)
+		if err != nil {
+			wrong.Add(fmt.Errorf("%s:%d: %w", name, line, err))
+			continue
+		}
+		sources = append(sources, api.Display(source))
+	}
+	if err := scan.Err(); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if wrong.Err() == nil && len(sources) == 0 {
+		return nil, fmt.Errorf("%s: no address or prefix in it", name)
+	}
+	return sources, wrong.Err()
 }
 
 // parseTimeout reads a timeout in seconds; "" is 0.

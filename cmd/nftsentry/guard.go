@@ -245,7 +245,7 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	if gone := g.table.Unlure(); errors.Is(gone, unix.ENOENT) {
 		blocks = "are on record only: our table was deleted from the kernel"
-	} else {
+	} else if !errors.Is(err, controller.ErrDenied) { // else it is said already
 		err = errors.Join(err, gone)
 	}
 	stopWriting()

@@ -98,7 +98,7 @@ const rootDetails = `# FILES
 
 # EXIT STATUS
 
-0 done; 1 could not be done; 2 asked for in a wrong way, or a wrong configuration.
+0 done; 1 could not be done; 2 asked for in a wrong way, or a wrong configuration; 3 the daemon has lost CAP_NET_ADMIN.
 
 # ENVIRONMENT
 

@@ -8,7 +8,8 @@ package main
 //   - Messages go to standard error as "nftsentry: what is wrong: what to do".
 //     No stack, no usage text: a hint names the help that would.
 //   - Exit status 0: done. 1: could not be done. 2: asked for in a wrong way,
-//     a wrong configuration included.
+//     a wrong configuration included. 3: the daemon ended because it has lost
+//     the right to nftables, and to start it again does not help.
 
 import (
 	"encoding/json"
@@ -23,6 +24,7 @@ import (
 
 	"nftsentry/conf"
 	"nftsentry/conf/ignore"
+	"nftsentry/controller"
 	"nftsentry/controller/api"
 )
 
@@ -30,6 +32,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitDenied = 3
 )
 
 // output is where the program writes.
@@ -82,8 +85,11 @@ func (o *output) finish(err error) int {
 	if !errors.Is(err, errSilent) {
 		o.message(err)
 	}
-	if isUsage(err) {
+	switch {
+	case isUsage(err):
 		return exitUsage
+	case errors.Is(err, controller.ErrDenied):
+		return exitDenied
 	}
 	return exitFailed
 }
@@ -111,6 +117,14 @@ func (o *output) jsonLine(v any) error {
 	enc := json.NewEncoder(o.data)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("write to standard output: %w", err)
+	}
+	return nil
+}
+
+// raw prints what is ready to be printed.
+func (o *output) raw(text []byte) error {
+	if _, err := o.data.Write(text); err != nil {
 		return fmt.Errorf("write to standard output: %w", err)
 	}
 	return nil

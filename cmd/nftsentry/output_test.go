@@ -44,7 +44,11 @@ func TestBlocksOnTerminal(t *testing.T) {
 		{Source: "2001:db8:1::/48", Until: until, Comment: "operator: abuse desk", Origin: "operator"},
 	}
 	var data bytes.Buffer
-	if err := (&output{data: &data, terminal: true}).blocks(all); err != nil {
+	var rows [][]string
+	for _, b := range all {
+		rows = append(rows, row(b, conf.FormatDuration(time.Until(b.Until))))
+	}
+	if err := (&output{data: &data, terminal: true}).table(listHeading, rows); err != nil {
 		t.Fatal(err)
 	}
 	want := "" +

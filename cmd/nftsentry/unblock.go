@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -39,12 +42,31 @@ An IPv6 address stands for the prefix that was blocked because of it.`,
 					return "unblocked " + plural(n, "source"), err
 				})
 			}
-			return o.each(len(args), func(i int) (string, error) {
-				b, err := client.Unblock(cmd.Context(), args[i])
-				return fmt.Sprintf("unblocked %s", b.Source), err
-			})
+			if len(args) == 1 {
+				return o.each(1, func(int) (string, error) {
+					b, err := client.Unblock(cmd.Context(), args[0])
+					return fmt.Sprintf("unblocked %s", b.Source), err
+				})
+			}
+			return o.unblockMany(cmd.Context(), client, args)
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "let everybody go")
 	return o.asks(cmd)
+}
+
+// unblockMany lets many go by one request, and fails if some are not blocked.
+func (o *options) unblockMany(ctx context.Context, client *api.Client, sources []string) error {
+	u, err := client.UnblockMany(ctx, sources)
+	if err != nil {
+		return err
+	}
+	var lines strings.Builder
+	for _, source := range u.Unblocked {
+		lines.WriteString("unblocked " + source + "\n")
+	}
+	if err := o.out.raw([]byte(lines.String())); err != nil || len(u.Problems) == 0 {
+		return err
+	}
+	return errors.New(strings.Join(u.Problems, "\n"))
 }

@@ -59,9 +59,36 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 
 // List asks who is blocked, the oldest first.
 func (c *Client) List(ctx context.Context) ([]Block, error) {
-	var all []Block
-	err := c.do(ctx, http.MethodGet, "/v1/blocks", nil, &all)
+	all := []Block{}
+	err := c.EachBlock(ctx, func(b Block) error {
+		all = append(all, b)
+		return nil
+	})
 	return all, err
+}
+
+// EachBlock calls f with each of who is blocked, the oldest first, as it
+// arrives. An error of f ends it. After an error some may be missing.
+func (c *Client) EachBlock(ctx context.Context, f func(Block) error) error {
+	return c.list(ctx, http.MethodGet, "/v1/blocks", nil, f)
+}
+
+// list asks for something that is answered by a list of blocks.
+func (c *Client) list(ctx context.Context, method, path string, question any, f func(Block) error) error {
+	resp, err := c.ask(ctx, method, path, question)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var own error
+	err = readList(resp.Body, func(b Block) error {
+		own = f(b)
+		return own
+	})
+	if err != nil && own == nil {
+		return fmt.Errorf("read answer from %s: %w", c.path, err)
+	}
+	return err
 }
 
 // Block asks for a block and returns it once it is in the kernel and on disk.
@@ -69,6 +96,19 @@ func (c *Client) Block(ctx context.Context, r BlockRequest) (Block, error) {
 	var b Block
 	err := c.do(ctx, http.MethodPost, "/v1/blocks", r, &b)
 	return b, err
+}
+
+// BlockMany asks for blocks, all of them or none, and calls f with each once
+// they are in the kernel and on disk.
+func (c *Client) BlockMany(ctx context.Context, r BulkRequest, f func(Block) error) error {
+	return c.list(ctx, http.MethodPost, "/v1/bulk/block", r, f)
+}
+
+// UnblockMany asks for the end of blocks.
+func (c *Client) UnblockMany(ctx context.Context, sources []string) (BulkUnblocked, error) {
+	var u BulkUnblocked
+	err := c.do(ctx, http.MethodPost, "/v1/bulk/unblock", BulkRequest{Sources: sources}, &u)
+	return u, err
 }
 
 // Unblock asks for the end of a block and returns it as it was.
@@ -167,33 +207,48 @@ func (c *Client) open(ctx context.Context, path string) (*http.Response, error) 
 // do asks, and reads the answer. Errors: ErrNoDaemon; a SocketError; a
 // RequestError if the daemon could make nothing of the request.
 func (c *Client) do(ctx context.Context, method, path string, question, answer any) error {
-	if err := c.checkPath(); err != nil {
+	resp, err := c.ask(ctx, method, path, question)
+	if err != nil {
 		return err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err == nil {
+		err = json.Unmarshal(data, answer)
+	}
+	if err != nil {
+		return fmt.Errorf("read answer from %s: %w", c.path, err)
+	}
+	return nil
+}
+
+// ask sends a request and returns an answer that is no problem. Its body is
+// the caller's to read and close.
+func (c *Client) ask(ctx context.Context, method, path string, question any) (*http.Response, error) {
+	if err := c.checkPath(); err != nil {
+		return nil, err
 	}
 	body, err := json.Marshal(question)
 	if err != nil {
-		return fmt.Errorf("encode request: %w", err)
+		return nil, fmt.Errorf("encode request: %w", err)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, "http://nftsentry"+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
+		return nil, fmt.Errorf("make request: %w", err)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return c.explain(err)
+		return nil, c.explain(err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return fmt.Errorf("read answer from %s: %w", c.path, err)
+		return nil, fmt.Errorf("read answer from %s: %w", c.path, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return c.problem(resp, data)
-	}
-	if err := json.Unmarshal(data, answer); err != nil {
-		return fmt.Errorf("read answer from %s: %w", c.path, err)
-	}
-	return nil
+	return nil, c.problem(resp, data)
 }
 
 // explain says what to do about a socket that does not answer.

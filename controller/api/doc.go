@@ -9,9 +9,13 @@
 //	POST   /v1/blocks                 BlockRequest -> Block
 //	DELETE /v1/blocks?source=PREFIX   Block, as it was
 //	DELETE /v1/blocks?all=true        UnblockedAll
+//	POST   /v1/bulk/block             BulkRequest -> [Block, ...], all or none
+//	POST   /v1/bulk/unblock           BulkRequest -> BulkUnblocked
 //	POST   /v1/reload                 Reloaded
 //	POST   /v1/panic                  Panicked
 //	POST   /v1/resume                 Panicked
+//
+// A request has 4 KiB at most, a bulk request 16 MiB.
 //
 // Whatever goes wrong is answered by a status of 400 or more and a Problem:
 // 400 for a request that is wrong in itself, 403 for a client that has no right

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"iter"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -25,8 +26,8 @@ import (
 // crowdedGuard has a list that no socket has room for.
 type crowdedGuard struct{ fakeGuard }
 
-func (crowdedGuard) List(context.Context) ([]state.Block, error) {
-	return make([]state.Block, 1500), nil
+func (crowdedGuard) List(context.Context) (iter.Seq[state.Block], error) {
+	return slices.Values(make([]state.Block, 1500)), nil
 }
 
 // bad are clients that nobody should wait for: each sends what write writes,
@@ -282,10 +283,10 @@ type slowGuard struct {
 	asked, answer chan struct{}
 }
 
-func (g slowGuard) List(ctx context.Context) ([]state.Block, error) {
+func (g slowGuard) List(ctx context.Context) (iter.Seq[state.Block], error) {
 	close(g.asked)
 	<-g.answer
-	return nil, ctx.Err()
+	return slices.Values([]state.Block{}), ctx.Err()
 }
 
 // TestGateStarves takes all file descriptors away but that of a good client.

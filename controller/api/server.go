@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	stdlog "log"
 	"maps"
 	"net"
@@ -29,7 +30,14 @@ type Guard interface {
 	Block(ctx context.Context, source netip.Prefix, timeout time.Duration, comment string) (state.Block, error)
 	Unblock(ctx context.Context, source netip.Prefix) (state.Block, error)
 	UnblockAll(ctx context.Context) (int, error)
-	List(ctx context.Context) ([]state.Block, error)
+	Bulk
+	List(ctx context.Context) (iter.Seq[state.Block], error)
+}
+
+// Bulk is what a Guard does with many sources at once.
+type Bulk interface {
+	BlockMany(ctx context.Context, sources []netip.Prefix, timeout time.Duration, comment string) (iter.Seq[state.Block], error)
+	UnblockMany(ctx context.Context, sources []netip.Prefix) (ended []netip.Prefix, missing, err error)
 }
 
 // A Daemon is what holds the guard, and all else that runs.
@@ -41,9 +49,10 @@ type Daemon interface {
 }
 
 const (
-	maxRequest = 4096 // bytes, header and body each
-	maxWorking = 32   // requests of one kind at once; the others wait
-	maxListing = 1    // lists at once, which may be long
+	maxRequest = 4096     // bytes, header and body each
+	maxBulk    = 16 << 20 // bytes of the body of a bulk request
+	maxWorking = 32       // requests of one kind at once; the others wait
+	maxListing = 1        // lists at once, which may be long
 	patience   = 5 * time.Second
 )
 
@@ -127,12 +136,21 @@ type router map[string]map[string]route
 // A route answers requests of one kind, some at a time, so that no kind is in
 // the way of another.
 type route struct {
-	do   func(request) (any, error)
-	busy chan struct{} // has as many as are at work; when it is full the next waits
+	do     func(request) (any, error)
+	busy   chan struct{} // has as many as are at work; when it is full the next waits
+	most   int64         // bytes of the body
+	refuse *reply        // what all are told; nil for none
+	bodies chan struct{} // has as many as are being read, or worked on, if they may be long; nil otherwise
 }
 
 func handler(guard Guard, daemon Daemon) http.Handler {
-	one := func(most int, f func(request) (any, error)) route { return route{f, make(chan struct{}, most)} }
+	one := func(most int, f func(request) (any, error)) route {
+		return route{do: f, busy: make(chan struct{}, most), most: maxRequest}
+	}
+	bodies := make(chan struct{}, 1)
+	bulk := func(f func(request) (any, error)) route {
+		return route{do: f, busy: make(chan struct{}, 1), most: maxBulk, bodies: bodies}
+	}
 	return router{
 		"/v1/status": {http.MethodGet: one(maxWorking, func(r request) (any, error) { return tell(r, daemon) })},
 		"/v1/blocks": {
@@ -140,30 +158,48 @@ func handler(guard Guard, daemon Daemon) http.Handler {
 			http.MethodPost:   one(maxWorking, func(r request) (any, error) { return block(r, guard) }),
 			http.MethodDelete: one(maxWorking, func(r request) (any, error) { return unblock(r, guard) }),
 		},
-		"/v1/reload": {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Reload(r.Context()) })},
-		"/v1/panic":  {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Panic(r.Context()) })},
-		"/v1/resume": {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Resume(r.Context()) })},
+		"/v1/bulk/block":   {http.MethodPost: bulk(func(r request) (any, error) { return blockMany(r, guard) })},
+		"/v1/bulk/unblock": {http.MethodPost: bulk(func(r request) (any, error) { return unblockMany(r, guard) })},
+		"/v1/reload":       {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Reload(r.Context()) })},
+		"/v1/panic":        {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Panic(r.Context()) })},
+		"/v1/resume":       {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Resume(r.Context()) })},
 	}
 }
 
 // ServeHTTP begins to work only for a request that is complete.
 func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
-	if err != nil {
-		send(w, encode(nil, &RequestError{fmt.Errorf("request: %w", err)}))
-		return
-	}
 	methods, known := rt[r.URL.Path]
 	route, allowed := methods[r.Method]
 	switch {
 	case !known:
-		send(w, reply{http.StatusNotFound, Problem{"no such request: are the command and the daemon of one version?"}.encode()})
+		route = unserved(http.StatusNotFound, "no such request: are the command and the daemon of one version?")
 	case !allowed:
 		w.Header().Set("Allow", strings.Join(slices.Sorted(maps.Keys(methods)), ", "))
-		send(w, reply{http.StatusMethodNotAllowed, Problem{"no such method for this request"}.encode()})
-	default:
-		send(w, route.work(request{r, body}))
+		route = unserved(http.StatusMethodNotAllowed, "no such method for this request")
 	}
+	send(w, route.read(w, r))
+}
+
+// unserved is the route of a request that there is not.
+func unserved(code int, text string) route {
+	return route{most: maxRequest, refuse: &reply{code: code, body: Problem{text}.encode()}}
+}
+
+// read reads all of a request, and then works for it.
+func (rt route) read(w http.ResponseWriter, r *http.Request) reply {
+	if rt.bodies != nil {
+		rt.bodies <- struct{}{} // whoever is before us is read for as long as our patience lasts, or worked for
+		defer func() { <-rt.bodies }()
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience)) // the connection may be closed by now
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, rt.most))
+	if err != nil {
+		return encode(nil, &RequestError{fmt.Errorf("request: %w", err)})
+	}
+	if rt.refuse != nil {
+		return *rt.refuse
+	}
+	return rt.work(request{r, body})
 }
 
 var errGone = errors.New("the client has gone")
@@ -198,12 +234,16 @@ func (e *RequestError) Unwrap() error { return e.Err }
 // A reply is the answer to a request, as it is sent.
 type reply struct {
 	code int
-	body []byte // a line of JSON
+	body []byte  // a line of JSON
+	list listing // in place of the body; nil for none
 }
 
 func encode(answer any, err error) reply {
 	code := http.StatusOK
 	var body []byte
+	if all, ok := answer.(listing); ok && err == nil {
+		return reply{code: code, list: all}
+	}
 	if err == nil {
 		body, err = json.Marshal(answer)
 	}
@@ -213,9 +253,9 @@ func encode(answer any, err error) reply {
 		if errors.As(err, &wrong) {
 			code = http.StatusBadRequest
 		}
-		return reply{code, Problem{err.Error()}.encode()}
+		return reply{code: code, body: Problem{err.Error()}.encode()}
 	}
-	return reply{code, append(body, '\n')}
+	return reply{code: code, body: append(body, '\n')}
 }
 
 func (p Problem) encode() []byte {
@@ -226,7 +266,13 @@ func (p Problem) encode() []byte {
 func send(w http.ResponseWriter, r reply) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(r.code)
-	_, _ = w.Write(r.body) // the client may have gone
+	if r.list == nil {
+		_, _ = w.Write(r.body) // the client may have gone
+		return
+	}
+	if err := r.list.writeTo(w); err != nil {
+		panic(http.ErrAbortHandler) // nobody is to take a part for all
+	}
 }
 
 // tell gives the status, a line for each problem.
@@ -254,11 +300,7 @@ func list(r request, guard Guard) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := make([]Block, len(live))
-	for i, b := range live {
-		all[i] = BlockOf(b)
-	}
-	return all, nil
+	return listing(live), nil
 }
 
 func block(r request, guard Guard) (any, error) {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"io"
 	"io/fs"
+	"iter"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -41,11 +43,25 @@ func (fakeGuard) Unblock(_ context.Context, source netip.Prefix) (state.Block, e
 	return state.Block{Source: source, Since: since, Until: since}, nil
 }
 
+func (fakeGuard) BlockMany(_ context.Context, sources []netip.Prefix, timeout time.Duration, comment string) (iter.Seq[state.Block], error) {
+	return func(yield func(state.Block) bool) {
+		for _, p := range sources {
+			if !yield(state.Block{Source: p, Since: since, Until: since.Add(timeout), Comment: comment}) {
+				return
+			}
+		}
+	}, nil
+}
+
+func (fakeGuard) UnblockMany(_ context.Context, sources []netip.Prefix) (ended []netip.Prefix, missing, err error) {
+	return sources[1:], errors.New(Display(sources[0]) + " is not blocked"), nil
+}
+
 func (fakeGuard) UnblockAll(context.Context) (int, error) { return 7, nil }
 
-func (fakeGuard) List(context.Context) ([]state.Block, error) {
-	return []state.Block{{Source: netip.MustParsePrefix("2001:db8::/64"), Since: since, Until: since.Add(time.Hour), Port: 23,
-		Protocol: "tcp", Kind: "connect", Evidence: "proven", Strikes: 1, Origin: state.OriginDecoy, Comment: "tcp/23 connect x2"}}, nil
+func (fakeGuard) List(context.Context) (iter.Seq[state.Block], error) {
+	return slices.Values([]state.Block{{Source: netip.MustParsePrefix("2001:db8::/64"), Since: since, Until: since.Add(time.Hour), Port: 23,
+		Protocol: "tcp", Kind: "connect", Evidence: "proven", Strikes: 1, Origin: state.OriginDecoy, Comment: "tcp/23 connect x2"}}), nil
 }
 
 // serve runs a server and returns the path of its socket.

@@ -87,6 +87,23 @@ type BlockRequest struct {
 	Comment string `json:"comment,omitempty"` // shown with the block
 }
 
+// A BulkRequest asks for the same of many sources, at most MaxBulk.
+type BulkRequest struct {
+	Sources []string `json:"sources"`           // addresses and prefixes
+	Seconds int64    `json:"seconds,omitempty"` // as in BlockRequest; not for the end of blocks
+	Comment string   `json:"comment,omitempty"` // likewise
+}
+
+// BulkUnblocked tells whose blocks have ended, and what is wrong with those
+// of whom none has.
+type BulkUnblocked struct {
+	Unblocked []string `json:"unblocked"`
+	Problems  []string `json:"problems"` // twenty at most
+}
+
+// MaxBulk is how many sources a BulkRequest may name.
+const MaxBulk = 262144
+
 // Bounds of what may be asked for: they are the controller's too.
 const (
 	MinTimeout = time.Second
