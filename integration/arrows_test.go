@@ -25,6 +25,7 @@ var arrows = map[string][]string{
 	"integration/packet":    {},
 	"listener":              {},
 	"nft":                   {},
+	"nft/survey":            {},
 	"state":                 {},
 }
 
