@@ -14,26 +14,27 @@ import (
 // arrows are the packages of ours that each may import, tests aside: the
 // arrows point down only.
 var arrows = map[string][]string{
-	"cmd/nftsentry":         {"conf", "controller", "controller/api", "controller/host", "listener", "nft", "state"},
-	"conf":                  {},
-	"controller":            {"listener", "nft", "state"},
-	"controller/api":        {"state"},
-	"controller/host":       {},
-	"integration":           {},
-	"integration/namespace": {},
-	"integration/netns":     {"integration/namespace"},
-	"integration/packet":    {},
-	"listener":              {},
-	"nft":                   {},
-	"nft/survey":            {},
-	"state":                 {},
+	"cmd/nftsentry":                   {"conf", "controller", "controller/api", "controller/host", "listener", "nft", "state", "integration/namespace", "cmd/nftsentry/internal/selftest"},
+	"cmd/nftsentry/internal/selftest": {"conf", "controller/api", "nft", "integration/namespace", "integration/packet"},
+	"conf":                            {},
+	"controller":                      {"listener", "nft", "state"},
+	"controller/api":                  {"state"},
+	"controller/host":                 {},
+	"integration":                     {},
+	"integration/namespace":           {},
+	"integration/netns":               {"integration/namespace"},
+	"integration/packet":              {},
+	"listener":                        {},
+	"nft":                             {},
+	"nft/survey":                      {},
+	"state":                           {},
 }
 
 // forbidden are imports that no part of the program may have, besides the
 // packages named here: it runs no other program than itself, and only to test
 // itself, and it has no C.
 var forbidden = map[string][]string{
-	"os/exec":        {"integration/namespace", "integration/netns"},
+	"os/exec":        {"cmd/nftsentry/internal/selftest", "integration/namespace", "integration/netns"},
 	"testing":        {"integration/netns"},
 	"C":              nil,
 	"plugin":         nil,
