@@ -14,7 +14,8 @@ import (
 // arrows are the packages of ours that each may import, tests aside: the
 // arrows point down only.
 var arrows = map[string][]string{
-	"cmd/nftsentry":                   {"conf", "controller", "controller/api", "controller/host", "listener", "nft", "state", "integration/namespace", "cmd/nftsentry/internal/selftest"},
+	"cmd/nftsentry":                   {"conf", "controller", "controller/api", "controller/host", "listener", "nft", "state", "integration/namespace", "cmd/nftsentry/internal/doctor", "cmd/nftsentry/internal/selftest"},
+	"cmd/nftsentry/internal/doctor":   {"conf", "controller/api", "controller/host", "nft", "nft/survey", "state", "integration/namespace"},
 	"cmd/nftsentry/internal/selftest": {"conf", "controller/api", "nft", "integration/namespace", "integration/packet"},
 	"conf":                            {},
 	"controller":                      {"listener", "nft", "state"},

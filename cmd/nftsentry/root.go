@@ -52,7 +52,7 @@ drops what it sends, and lets it go again when the time is up.`,
 	root.SetErr(out.messages)
 	root.AddCommand(
 		newRun(o), newCheck(o), newStatus(o), newList(o),
-		newBlock(o), newUnblock(o), newReload(o), newPanic(o), newResume(o), newTeardown(o), newSelftest(o), newVersion(o),
+		newBlock(o), newUnblock(o), newReload(o), newPanic(o), newResume(o), newTeardown(o), newDoctor(o), newSelftest(o), newVersion(o),
 	)
 	root.SetHelpCommand(newHelp())
 	addCompletion(root)

@@ -18,7 +18,7 @@ import (
 // How long things may take on a slow machine. They take milliseconds, or a tenth of a second where the daemon learns of
 // them by NFLOG.
 const (
-	patience  = 5 * time.Second
+	waiting   = 5 * time.Second
 	answering = 5 * time.Second
 	silence   = 100 * time.Millisecond // is taken for no answer
 )
@@ -29,6 +29,8 @@ type lab struct {
 	world  *world
 	daemon *daemon
 	table  *nft.Table // of the guarded host
+	// patience is how long the daemon and the kernel may take.
+	patience time.Duration
 }
 
 // A trial is one that is under way.
@@ -172,7 +174,7 @@ func (t *trial) blocked(ctx context.Context, due bool) (found bool, err error) {
 	if _, err := look(); err != nil || found || !due {
 		return found, err
 	}
-	for end := time.Now().Add(patience); !found && err == nil && time.Now().Before(end) && ctx.Err() == nil; {
+	for end := time.Now().Add(t.patience); !found && err == nil && time.Now().Before(end) && ctx.Err() == nil; {
 		time.Sleep(20 * time.Microsecond)
 		_, _ = look() // found and err tell
 	}
@@ -190,7 +192,7 @@ func (t *trial) prefix() netip.Prefix {
 
 // would waits until the daemon says that it would have made a block.
 func (t *trial) would(ctx context.Context, began time.Time, probes int) error {
-	err := waitFor(ctx, patience, func() (bool, error) {
+	err := waitFor(ctx, t.patience, func() (bool, error) {
 		s, err := t.daemon.Status(ctx)
 		return s.Blocks.Would > t.before.Blocks.Would, err
 	})
@@ -205,7 +207,7 @@ func (t *trial) would(ctx context.Context, began time.Time, probes int) error {
 
 // notice asks the daemon what it has counted, and what it has on record of the block.
 func (t *trial) notice(ctx context.Context) error {
-	err := waitFor(ctx, patience, func() (bool, error) {
+	err := waitFor(ctx, t.patience, func() (bool, error) {
 		s, err := t.daemon.Status(ctx)
 		return s.Watched.Probes > t.before.Watched.Probes || s.Decoys.Connections > t.before.Decoys.Connections, err
 	})
@@ -222,7 +224,7 @@ func (t *trial) notice(ctx context.Context) error {
 // recorded waits until the block is on record, for the right reason.
 func (t *trial) recorded(ctx context.Context) error {
 	var found api.Block
-	err := waitFor(ctx, patience, func() (bool, error) {
+	err := waitFor(ctx, t.patience, func() (bool, error) {
 		all, err := t.daemon.List(ctx)
 		for _, b := range all {
 			if b.Source == api.Display(t.prefix()) && b.Kind != "" {

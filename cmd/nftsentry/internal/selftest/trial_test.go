@@ -25,7 +25,7 @@ func newLab(t *testing.T, cfg conf.Config, table nft.Config) *lab {
 			t.Error(err)
 		}
 	})
-	l := &lab{cfg: cfg, world: w}
+	l := &lab{cfg: cfg, world: w, patience: 200 * time.Millisecond}
 	if l.table, err = nft.Open(w.guarded.FD(), cfg.Block.Prefix6); err != nil {
 		t.Fatal(err)
 	}
