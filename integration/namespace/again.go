@@ -3,10 +3,12 @@ package namespace
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -69,12 +71,28 @@ func start(env string, choice Choice) (*exec.Cmd, error) {
 		if err == nil {
 			return cmd, nil
 		}
-		errs = append(errs, err)
+		errs = append(errs, bare(err))
 	}
 	if !root {
 		return nil, fmt.Errorf("user namespaces are not allowed here (%w), and without them root is needed", errs[0])
 	}
-	return nil, fmt.Errorf("make network and mount namespaces: %w", errors.Join(errs...))
+	return nil, fmt.Errorf("namespaces are not allowed here: %w, and with a user namespace: %w", errs[nth(choice)], errs[1-nth(choice)])
+}
+
+// nth is when namespaces without one for users were tried.
+func nth(choice Choice) int {
+	if choice == UserFirst {
+		return 1
+	}
+	return 0
+}
+
+// bare is an error without the path of this program, which nobody has named.
+func bare(err error) error {
+	if outer, ok := errors.AsType[*fs.PathError](err); ok {
+		return outer.Err
+	}
+	return err
 }
 
 // self is the command that runs this program with the same arguments and files in new network and mount namespaces.
@@ -123,6 +141,9 @@ func Enter(env, parent string) error {
 	own, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
 		return fmt.Errorf("find the own network namespace: %w", err)
+	}
+	if !strings.HasPrefix(parent, "net:[") {
+		return fmt.Errorf("%s = %q, which is for the program itself: unset it", env, parent)
 	}
 	if own == parent {
 		return fmt.Errorf("%s is set, but the process is still in the namespace %s", env, own)

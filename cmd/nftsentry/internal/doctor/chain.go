@@ -104,7 +104,7 @@ func (e *exam) checkPrograms(context.Context) []Finding {
 
 // meanings says what a program beside us means, in a sentence.
 var meanings = map[survey.Program]string{
-	survey.Firewalld:  "its reload leaves our table alone, and it lets decoy connections pass by itself; ports that it closes are still noticed",
+	survey.Firewalld:  "its reload leaves our table alone; ports that it closes are still noticed",
 	survey.UFW:        "its rules come after ours; ports that it closes are still noticed",
 	survey.Docker:     "%s: no tripwire, as it leads to a container, and blocked sources do not reach that either",
 	survey.Podman:     "%s: no tripwire, as it leads to a container, and blocked sources do not reach that either",

@@ -71,7 +71,7 @@ func isolate(s Subject) (notes []string, err error) {
 
 // run makes the hosts, starts the daemon and makes all trials.
 func run(ctx context.Context, s Subject, report *Report) (err error) {
-	l := &lab{cfg: s.Config, patience: waiting}
+	l := &lab{cfg: s.Config, patience: waiting, settle: settling}
 	if l.world, err = openWorld(s.Config, len(kinds)); err != nil {
 		return fmt.Errorf("make a world to test in: %w", err)
 	}

@@ -19,6 +19,7 @@ import (
 // them by NFLOG.
 const (
 	waiting   = 5 * time.Second
+	settling  = 20 * time.Millisecond
 	answering = 5 * time.Second
 	silence   = 100 * time.Millisecond // is taken for no answer
 )
@@ -31,6 +32,8 @@ type lab struct {
 	table  *nft.Table // of the guarded host
 	// patience is how long the daemon and the kernel may take.
 	patience time.Duration
+	// settle is how long a block that should not be may take to be seen.
+	settle time.Duration
 }
 
 // A trial is one that is under way.
@@ -101,8 +104,7 @@ func (t *trial) scan(ctx context.Context) error {
 		if err := t.probe(ctx, t.Ports[i%len(t.Ports)]); err != nil {
 			return err
 		}
-		last := i == most-1
-		blocked, err := t.blocked(ctx, last && t.expected())
+		blocked, err := t.blocked(ctx, t.wait(i+1, most))
 		if err != nil {
 			return err
 		}
@@ -113,7 +115,7 @@ func (t *trial) scan(ctx context.Context) error {
 			}
 			return t.judge(i+1, most)
 		}
-		if last && t.enough() && !t.kind.blocks(t.cfg) {
+		if i == most-1 && t.enough() && !t.kind.blocks(t.cfg) {
 			return t.would(ctx, began, most)
 		}
 	}
@@ -121,6 +123,18 @@ func (t *trial) scan(ctx context.Context) error {
 		return problem(fmt.Sprintf("no block after %d probes", most))
 	}
 	return nil
+}
+
+// wait is how long to look for a block after so many probes: long for one that is due, a little for one that would be
+// wrong, before the probe that is to make it and after the last.
+func (t *trial) wait(probes, most int) time.Duration {
+	switch {
+	case probes == most && t.expected():
+		return t.patience
+	case probes >= most-1:
+		return t.settle
+	}
+	return 0
 }
 
 // enough tells whether the tripwires are as many as make a block.
@@ -164,21 +178,17 @@ func (t *trial) atOnce() bool {
 	return t.kind.name == connect && t.kind.recorded(t.cfg) != connect && t.kind.blocks(t.cfg)
 }
 
-// blocked looks for the block in the kernel, and waits for it if it is due. What the rules themselves have blocked is
-// there at once.
-func (t *trial) blocked(ctx context.Context, due bool) (found bool, err error) {
-	look := func() (bool, error) {
+// blocked looks for the block in the kernel, within a time. What the rules themselves have blocked is mostly there at once.
+func (t *trial) blocked(ctx context.Context, within time.Duration) (found bool, err error) {
+	for end := time.Now().Add(within); ; time.Sleep(20 * time.Microsecond) {
 		_, found, err = t.table.Left(t.prefix())
-		return found, err
+		if found || err != nil || time.Now().After(end) {
+			return found, err
+		}
+		if err := ctx.Err(); err != nil {
+			return false, err
+		}
 	}
-	if _, err := look(); err != nil || found || !due {
-		return found, err
-	}
-	for end := time.Now().Add(t.patience); !found && err == nil && time.Now().Before(end) && ctx.Err() == nil; {
-		time.Sleep(20 * time.Microsecond)
-		_, _ = look() // found and err tell
-	}
-	return found, errors.Join(err, ctx.Err())
 }
 
 // prefix is what is blocked of a source that is no neighbour.

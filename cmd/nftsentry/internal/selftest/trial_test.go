@@ -25,13 +25,18 @@ func newLab(t *testing.T, cfg conf.Config, table nft.Config) *lab {
 			t.Error(err)
 		}
 	})
-	l := &lab{cfg: cfg, world: w, patience: 200 * time.Millisecond}
+	l := &lab{cfg: cfg, world: w, patience: time.Second, settle: 500 * time.Millisecond}
 	if l.table, err = nft.Open(w.guarded.FD(), cfg.Block.Prefix6); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.table.Close() })
 	if err := l.table.Load(table, nil, nil); err != nil {
 		t.Fatal(err)
+	}
+	for _, f := range w.families { // neighbours find each other
+		if err := w.dial(t.Context(), f, f.source(1), w.port, answering); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return l
 }
