@@ -10,30 +10,12 @@ import (
 	"testing"
 )
 
-// executors are the packages that may run other programs, tests aside: the
-// hooks, and what puts the tests into namespaces of their own.
-var executors = []string{"controller/hook", "integration/netns"}
-
-// TestExec holds that nothing but the hooks runs other programs, and that
-// nothing names a shell.
+// TestExec holds that nothing runs other programs but by os/exec, of which
+// TestArrows says who may have it, and that nothing names a shell.
 func TestExec(t *testing.T) {
-	used := make(map[string]bool)
-	for file, imports := range sourceImports(t) {
-		pkg := filepath.ToSlash(filepath.Dir(file))
-		allowed := slices.Contains(executors, pkg)
-		if slices.Contains(imports, "os/exec") {
-			used[pkg] = true
-			if !allowed {
-				t.Errorf("%s imports os/exec", file)
-			}
-		}
+	for file := range sourceImports(t) {
 		for _, what := range executions(t, file) {
 			t.Errorf("%s has %s", file, what)
-		}
-	}
-	for _, pkg := range executors {
-		if !used[pkg] {
-			t.Errorf("package %s does not run programs: take it out of the list", pkg)
 		}
 	}
 }

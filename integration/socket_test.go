@@ -81,7 +81,7 @@ func serveOutside(file *os.File) {
 }
 
 func (o outsider) run() outcome {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, o.Args[0], o.Args[1:]...)
 	cmd.Dir = "/"
@@ -97,15 +97,20 @@ func (o outsider) run() outcome {
 // as runs a command of the program as another user, by the socket alone.
 func (d *daemon) as(uid, gid uint32, groups []uint32, command ...string) outcome {
 	d.t.Helper()
+	return askOutside(d.t, outsider{append(append([]string{os.Getenv(programEnv)}, command...), "--socket", d.socket()), uid, gid, groups})
+}
+
+// askOutside has an outsider run, and waits for it.
+func askOutside(t testing.TB, o outsider) outcome {
+	t.Helper()
 	outside.Lock()
 	defer outside.Unlock()
-	o := outsider{append(append([]string{os.Getenv(programEnv)}, command...), "--socket", d.socket()), uid, gid, groups}
 	if err := json.NewEncoder(outside.file).Encode(o); err != nil {
-		d.t.Fatal(err)
+		t.Fatal(err)
 	}
 	var r outcome
 	if err := json.NewDecoder(outside.file).Decode(&r); err != nil {
-		d.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return r
 }

@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -24,30 +25,73 @@ func (e *UnsupportedError) Error() string {
 // Unwrap gives the kernel's own error.
 func (e *UnsupportedError) Unwrap() error { return e.Err }
 
+// A Feature is something that the table needs of the kernel.
+type Feature struct {
+	Name   string // in nft(8)'s words
+	Module string // the kernel module that brings it
+	Err    error  // why the kernel refuses it; nil if it does not
+}
+
 // A feature is something that kernels can be built without.
 type feature struct {
 	name, module string
+	nat          bool // its place is a nat chain
 	rule         func(b *builder) rule
 }
 
-// features lists what the table needs beyond nf_tables itself, whose dynamic
-// sets, lookups and payload expressions are always there.
+// features lists what the table needs, the groundwork first.
 // https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/net/netfilter/Kconfig
 var features = []feature{
-	{"connection tracking (ct)", "nft_ct", func(*builder) rule { return reply() }},
-	{"ct timeout objects", "nfnetlink_cttimeout", func(b *builder) rule { b.addBrief(briefs[0]); return nil }},
-	{"limit statement", "nft_limit", func(*builder) rule { return over(1) }},
-	{"log statement with a group", "nfnetlink_log", func(*builder) rule { return says(SaysProbe, 1) }},
-	{"fib expression", "nft_fib_inet", func(*builder) rule { return notLocal() }},
-	{"socket expression", "nft_socket", func(*builder) rule {
+	{name: "tables and chains of the family inet", module: "nf_tables", rule: func(*builder) rule { return drop() }},
+	{name: "sets that rules add to, with timeouts", module: "nf_tables", rule: func(b *builder) rule {
+		b.addSet(b.sets.blocked4)
+		return of(saddr(ipv4), add(b.sets.blocked4, time.Minute))
+	}},
+	{name: "interval sets with timeouts", module: "nf_tables", rule: func(b *builder) rule {
+		b.addSet(b.sets.nets4)
+		return saddrIn(ipv4, b.sets.nets4)
+	}},
+	{name: "concatenations", module: "nf_tables", rule: func(b *builder) rule {
+		b.addSet(b.sets.served)
+		return of(service(), in(b.sets.served))
+	}},
+	{name: "connection tracking (ct)", module: "nft_ct", rule: func(*builder) rule { return reply() }},
+	{name: "ct timeout objects", module: "nfnetlink_cttimeout", rule: func(b *builder) rule { b.addBrief(briefs[0]); return nil }},
+	{name: "limit statement", module: "nft_limit", rule: func(*builder) rule { return over(1) }},
+	{name: "set elements with a limit", module: "nft_limit", rule: func(b *builder) rule {
+		b.addSet(b.sets.suspects4)
+		return of(saddr(ipv4), add(b.sets.suspects4, time.Minute, over(1)[0]))
+	}},
+	{name: "log statement with a group", module: "nfnetlink_log", rule: func(*builder) rule { return says(SaysProbe, 1) }},
+	{name: "fib expression", module: "nft_fib_inet", rule: func(*builder) rule { return notLocal() }},
+	{name: "socket expression", module: "nft_socket", rule: func(*builder) rule {
 		return rule{&expr.Socket{Key: expr.SocketKeyWildcard, Register: reg1}}
 	}},
-	{"named counters", "nft_objref", func(b *builder) rule {
+	{name: "named counters", module: "nft_objref", rule: func(b *builder) rule {
 		b.conn.AddObj(&nftables.NamedObj{Table: b.table, Name: counterDropped, Type: nftables.ObjTypeCounter, Obj: &expr.Counter{}})
 		return count(counterDropped)
 	}},
-	{"reject statement", "nft_reject_inet", func(*builder) rule { return rejectProhibited() }},
-	{"nat chain with redirect", "nft_redir", func(*builder) rule { return of(l4proto(unix.IPPROTO_TCP), redirect(1)) }},
+	{name: "reject statement", module: "nft_reject_inet", rule: func(*builder) rule { return rejectProhibited() }},
+	{name: "nat chain with redirect", module: "nft_redir", nat: true, rule: func(*builder) rule {
+		return of(l4proto(unix.IPPROTO_TCP), redirect(1))
+	}},
+}
+
+func (b *builder) addSet(set *nftables.Set) { b.err = errors.Join(b.err, b.conn.AddSet(set, nil)) }
+
+// Features tries one by one what the table needs of the kernel, in
+// transactions that are thrown away: nothing is there at any time. The error
+// is that the caller has no rights to find out.
+func (t *Table) Features() ([]Feature, error) {
+	var all []Feature
+	for _, f := range features {
+		err := t.dryRun(Config{Prefix6: t.cfg.Prefix6}, func(b *builder) error { return b.tryFeature(f) })
+		if errors.Is(err, unix.EPERM) {
+			return nil, err
+		}
+		all = append(all, Feature{f.name, f.module, err})
+	}
+	return all, nil
 }
 
 // Check tries the table of a configuration on the kernel without leaving
@@ -104,14 +148,16 @@ func (t *Table) explain(cfg Config, err error) error {
 	return err
 }
 
-// tryFeature puts the rule of a feature where the table has such rules: all
-// of them work in the nat chain.
+// tryFeature puts the rule of a feature where the table has such rules.
 func (b *builder) tryFeature(f feature) error {
 	exprs := f.rule(b)
-	c := chain{name: "try", typ: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, priority: 0}
+	c := chain{name: "try", typ: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: 0}
+	if f.nat {
+		c.typ = nftables.ChainTypeNAT
+	}
 	if exprs != nil {
 		c.rules = []rule{exprs}
 	}
 	b.addChain(c)
-	return nil
+	return b.err
 }

@@ -267,7 +267,7 @@ func TestExplain(t *testing.T) {
 	_, table := load(t, enforce())
 	all := features
 	t.Cleanup(func() { features = all })
-	features = append(all[:len(all):len(all)], feature{"time machine", "nft_tardis", func(*builder) rule { return count("nowhere") }})
+	features = append(all[:len(all):len(all)], feature{name: "time machine", module: "nft_tardis", rule: func(*builder) rule { return count("nowhere") }})
 
 	err := table.explain(enforce(), unix.ENOENT)
 	var unsupported *UnsupportedError

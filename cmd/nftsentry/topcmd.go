@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"nftsentry/cmd/nftsentry/top"
+	"nftsentry/cmd/nftsentry/internal/top"
 )
 
 func newTop(o *options) *cobra.Command {

@@ -7,6 +7,6 @@
 //
 // and its tests begin with [New], which skips (or in CI fails) where namespaces cannot be had.
 //
-// It is test support and nothing else: no program imports it, and nothing in it reaches the network configuration
-// or the firewall of the namespace that the test was started in.
+// It is test support and nothing else, on top of package namespace: no program imports it, and nothing in it reaches the
+// network configuration or the firewall of the namespace that the test was started in.
 package netns

@@ -8,8 +8,6 @@ import (
 	"math"
 	"net/netip"
 	"time"
-
-	"nftsentry/integration/netns"
 )
 
 // A FloodConfig says what [Flood] sends. The same configuration makes the same packets in the same order.
@@ -37,7 +35,7 @@ type FloodConfig struct {
 // The packets are those of [FloodConfig.Packet]. They meet no firewall, no connection tracking and no queue of the
 // sending host. The way to the target is looked up once, before cfg.Limit begins; it is an error if no neighbour answers
 // within four seconds or until ctx ends. Any number of floods may run at once.
-func Flood(ctx context.Context, host *netns.Host, cfg FloodConfig) (sent uint64, err error) {
+func Flood(ctx context.Context, host Host, cfg FloodConfig) (sent uint64, err error) {
 	if err := cfg.check(); err != nil {
 		return 0, fmt.Errorf("flood from %s: %w", host, err)
 	}

@@ -1,42 +1,68 @@
 package packet
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"nftsentry/integration/netns"
 )
 
 // sendTimeout is how many seconds a packet may wait for its turn. It takes microseconds.
 const sendTimeout = 5
 
+// A Host is where packets leave, such as a namespace.Host or a netns.Host.
+type Host interface {
+	fmt.Stringer
+	Inside(func() error) error // runs in the host's network namespace
+}
+
+// A Test is what this package needs of a testing.TB.
+type Test interface {
+	Helper()
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+	Context() context.Context
+}
+
 // A Sender sends raw IP packets from a host. The kernel of the host routes them and resolves neighbours, but knows of no
 // connection: if a target answers to one of the host's own addresses, the host resets that. All methods may be called
 // at once.
 type Sender struct {
-	host *netns.Host
+	host Host
 	conn *conn
 }
 
-// Open opens a Sender in the namespace of a host; it is closed when the test ends.
-func Open(t testing.TB, host *netns.Host) *Sender {
-	t.Helper()
-	var c *conn
-	var err error
-	host.Do(t, func() { c, err = openConn() })
+// NewSender opens a Sender in the namespace of a host. The caller, who needs CAP_NET_RAW there, closes it.
+func NewSender(host Host) (*Sender, error) {
+	s := &Sender{host: host}
+	err := host.Inside(func() (err error) {
+		s.conn, err = openConn()
+		return err
+	})
 	if err != nil {
-		t.Fatalf("host %s: %v", host, err)
+		return nil, fmt.Errorf("host %s: %w", host, err)
 	}
-	t.Cleanup(func() { _ = c.close() })
-	return &Sender{host, c}
+	return s, nil
+}
+
+// Close closes the sockets.
+func (s *Sender) Close() error { return s.conn.close() }
+
+// Open opens a Sender in the namespace of a host; it is closed when the test ends.
+func Open(t Test, host Host) *Sender {
+	t.Helper()
+	s, err := NewSender(host)
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
 }
 
 // Bind lets all packets leave by one interface of the host, as those to link-local and multicast targets have to.
-func (s *Sender) Bind(t testing.TB, ifname string) {
+func (s *Sender) Bind(t Test, ifname string) {
 	t.Helper()
 	for _, fd := range []int{s.conn.raw4, s.conn.raw6} {
 		if err := unix.BindToDevice(fd, ifname); err != nil {
@@ -45,21 +71,28 @@ func (s *Sender) Bind(t testing.TB, ifname string) {
 	}
 }
 
-// Send sends whole IPv4 and IPv6 packets, one after the other, to the targets that they name, which may be the host
-// itself. The source is whatever the packet says. Of an IPv4 packet the kernel sets the length and the header's
-// checksum, and an identification that is zero. It fails the test if a packet cannot be sent, as one that is larger
-// than the link takes; see [Fragment]. That a neighbour does not answer is not noticed.
-func (s *Sender) Send(t testing.TB, packets ...[]byte) {
+// Send is Transmit that fails the test if a packet cannot be sent.
+func (s *Sender) Send(t Test, packets ...[]byte) {
 	t.Helper()
-	for i, p := range packets {
-		if err := s.send(t, p); err != nil {
-			t.Fatalf("host %s: packet %d of %d, %d bytes: %v", s.host, i+1, len(packets), len(p), err)
-		}
+	if err := s.Transmit(t.Context(), packets...); err != nil {
+		t.Fatalf("%v", err)
 	}
 }
 
-func (s *Sender) send(t testing.TB, packet []byte) error {
-	t.Helper()
+// Transmit sends whole IPv4 and IPv6 packets, one after the other, to the targets that they name, which may be the host
+// itself. The source is whatever the packet says. Of an IPv4 packet the kernel sets the length and the header's
+// checksum, and an identification that is zero. It fails if a packet cannot be sent, as one that is larger than the
+// link takes; see [Fragment]. That a neighbour does not answer is not noticed.
+func (s *Sender) Transmit(ctx context.Context, packets ...[]byte) error {
+	for i, p := range packets {
+		if err := s.transmit(ctx, p); err != nil {
+			return fmt.Errorf("host %s: packet %d of %d, %d bytes: %w", s.host, i+1, len(packets), len(p), err)
+		}
+	}
+	return nil
+}
+
+func (s *Sender) transmit(ctx context.Context, packet []byte) error {
 	source, target, err := ends(packet)
 	if err != nil {
 		return err
@@ -69,7 +102,10 @@ func (s *Sender) send(t testing.TB, packet []byte) error {
 	}
 	// The kernel would put its own address in place of 0.0.0.0 (raw_send_hdrinc in net/ipv4/raw.c).
 	var h hop
-	s.host.Do(t, func() { h, err = s.conn.hop(t.Context(), target) })
+	err = s.host.Inside(func() (err error) {
+		h, err = s.conn.hop(ctx, target)
+		return err
+	})
 	if err != nil {
 		return err
 	}

@@ -142,7 +142,7 @@ func TestSendErrors(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if err := s.send(t, tt.packet); err == nil || tt.want != nil && !errors.Is(err, tt.want) {
+			if err := s.transmit(t.Context(), tt.packet); err == nil || tt.want != nil && !errors.Is(err, tt.want) {
 				t.Errorf("want %v, got %v", tt.want, err)
 			}
 		})

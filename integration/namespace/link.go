@@ -1,4 +1,4 @@
-package netns
+package namespace
 
 import (
 	"errors"
@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
-	"testing"
 	"time"
 
 	"github.com/jsimonetti/rtnetlink/v2"
@@ -21,20 +20,16 @@ const linkTimeout = 5 * time.Second
 // loopback is the index of lo, the first interface of each namespace.
 const loopback = 1
 
-// Link joins two hosts by a veth pair with the given names (at most 15 bytes) and addresses in prefix notation, such
-// as "192.0.2.1/24" and "2001:db8::1/64". Both ends are up, and their addresses usable, when it returns.
-func Link(t testing.TB, a, b *Host, nameA, nameB string, addrsA, addrsB []string) {
-	t.Helper()
+// Join joins two hosts by a veth pair with the given names, at most 15 bytes each. Both ends are up when it returns.
+func Join(a, b *Host, nameA, nameB string) error {
 	if err := veth(a, b, nameA, nameB); err != nil {
-		t.Fatalf("link %s/%s to %s/%s: %v", a, nameA, b, nameB, err)
+		return fmt.Errorf("link %s/%s to %s/%s: %w", a, nameA, b, nameB, err)
 	}
-	a.Addr(t, nameA, addrsA...)
-	b.Addr(t, nameB, addrsB...)
+	return nil
 }
 
-// Addr adds addresses in prefix notation to an interface of the host, usable at once.
-func (h *Host) Addr(t testing.TB, ifname string, prefixes ...string) {
-	t.Helper()
+// Addr adds addresses in prefix notation, such as "192.0.2.1/24", to an interface of the host, usable at once.
+func (h *Host) Addr(ifname string, prefixes ...string) error {
 	err := h.rtnetlink(func(c *rtnetlink.Conn) error {
 		index, err := h.index(ifname)
 		if err != nil {
@@ -48,14 +43,14 @@ func (h *Host) Addr(t testing.TB, ifname string, prefixes ...string) {
 		return nil
 	})
 	if err != nil {
-		t.Fatalf("host %s: interface %s: %v", h, ifname, err)
+		return fmt.Errorf("host %s: interface %s: %w", h, ifname, err)
 	}
+	return nil
 }
 
 // Route sets the route of the host to dst, a prefix or "default", by way of the next hop via. A link-local next hop has
 // a zone: "fe80::1%eth0".
-func (h *Host) Route(t testing.TB, dst, via string) {
-	t.Helper()
+func (h *Host) Route(dst, via string) error {
 	err := h.rtnetlink(func(c *rtnetlink.Conn) error {
 		req, err := h.route(dst, via)
 		if err != nil {
@@ -64,8 +59,9 @@ func (h *Host) Route(t testing.TB, dst, via string) {
 		return c.Route.Replace(req)
 	})
 	if err != nil {
-		t.Fatalf("host %s: route to %s via %s: %v", h, dst, via, err)
+		return fmt.Errorf("host %s: route to %s via %s: %w", h, dst, via, err)
 	}
+	return nil
 }
 
 // rtnetlink runs fn with a connection to rtnetlink in the namespace.
@@ -80,7 +76,7 @@ func (h *Host) rtnetlink(fn func(*rtnetlink.Conn) error) error {
 // index returns the index of an interface of the host.
 func (h *Host) index(ifname string) (uint32, error) {
 	var index uint32
-	err := h.do(func() error {
+	err := h.Inside(func() error {
 		ifi, err := net.InterfaceByName(ifname)
 		if err != nil {
 			return err
@@ -146,7 +142,7 @@ func (h *Host) setUp(ifname string) error {
 func (h *Host) waitUp(ifname string) error {
 	for deadline := time.Now().Add(linkTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		var ifi *net.Interface
-		err := h.do(func() (err error) {
+		err := h.Inside(func() (err error) {
 			ifi, err = net.InterfaceByName(ifname)
 			return err
 		})
