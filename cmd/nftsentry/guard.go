@@ -21,6 +21,7 @@ import (
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
 	"nftsentry/controller/host"
+	"nftsentry/controller/trace"
 	"nftsentry/listener"
 	"nftsentry/nft"
 	"nftsentry/state"
@@ -52,6 +53,7 @@ type guard struct {
 	facts      host.Facts
 	controller *controller.Controller
 	compat     *compat.Log
+	trace      *trace.Log
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -62,7 +64,7 @@ func openGuard(load func() (conf.Config, string, error), out *output) (*guard, e
 	if err != nil {
 		return nil, err
 	}
-	g := &guard{load: load, started: time.Now()}
+	g := &guard{load: load, started: time.Now(), trace: trace.New()}
 	g.log, g.level = newLogger(cfg.Log, out)
 	g.compat = compat.New(compat.DefaultPath, g.log.Named("compat"))
 	g.cfg.Store(&cfg)

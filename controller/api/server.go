@@ -38,6 +38,7 @@ type Daemon interface {
 	Reload(ctx context.Context) (Reloaded, error)
 	Panic(ctx context.Context) (Panicked, error)
 	Resume(ctx context.Context) (Panicked, error)
+	Explain(ctx context.Context, addr netip.Addr) (Explanation, error)
 }
 
 const (
@@ -134,6 +135,7 @@ type route struct {
 func handler(guard Guard, daemon Daemon) http.Handler {
 	one := func(most int, f func(request) (any, error)) route { return route{f, make(chan struct{}, most)} }
 	return router{
+		sourcesPath:  {http.MethodGet: one(maxWorking, func(r request) (any, error) { return explained(r, daemon) })},
 		"/v1/status": {http.MethodGet: one(maxWorking, func(r request) (any, error) { return tell(r, daemon) })},
 		"/v1/blocks": {
 			http.MethodGet:    one(maxListing, func(r request) (any, error) { return list(r, guard) }),
@@ -153,7 +155,7 @@ func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		send(w, encode(nil, &RequestError{fmt.Errorf("request: %w", err)}))
 		return
 	}
-	methods, known := rt[r.URL.Path]
+	methods, known := rt[pathOf(r.URL.Path)]
 	route, allowed := methods[r.Method]
 	switch {
 	case !known:
