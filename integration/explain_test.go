@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -72,8 +73,22 @@ func TestExplain(t *testing.T) {
 				x.Block.Until.Sub(*x.Kernel.Until).Abs() > 3*time.Second {
 				t.Errorf("blocked: %+v", x)
 			}
+			before := x.Kernel.Dropped
+			_, _ = touch(w.client, "", f.server, 80) // dropped by shield_new
+			udp, err := w.client.Dial(t.Context(), "udp", netip.AddrPortFrom(netip.MustParseAddr(f.server), 80).String(), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 5 { // dropped by shield
+				_, _ = udp.Write([]byte("x"))
+			}
+			_ = udp.Close()
+			eventually(t, "what is dropped is counted", 5*time.Second, func() bool {
+				x = d.explained(f.client)
+				return x.Kernel.Dropped != nil && x.Kernel.Dropped.Packets >= before.Packets+6 && x.Kernel.Dropped.Bytes > before.Bytes
+			})
 			text := d.must("explain", f.client)
-			for _, want := range []string{"yes: blocked as " + f.source, "tcp/200", "inet nftsentry " + f.set, "on record"} {
+			for _, want := range []string{"yes: blocked as " + f.source, "tcp/200", "inet nftsentry " + f.set, "on record", "dropped"} {
 				if !strings.Contains(text, want) {
 					t.Errorf("explain prints no %q:\n%s", want, text)
 				}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +37,8 @@ func look(t *testing.T, host *netns.Host, address, source string, ports ...HeldP
 func minutes(d time.Duration) time.Duration { return (d + time.Minute - 1).Truncate(time.Minute) }
 
 func held(set, first, last string, left time.Duration, comment string) *Held {
-	return &Held{Set: set, First: netip.MustParseAddr(first), Last: netip.MustParseAddr(last), Left: left, Comment: comment}
+	counted := strings.HasPrefix(set, "blocked") || strings.HasPrefix(set, "nets")
+	return &Held{Counted: counted, Set: set, First: netip.MustParseAddr(first), Last: netip.MustParseAddr(last), Left: left, Comment: comment}
 }
 
 // TestLook fills the sets as rules and programs do, and looks at what is there
