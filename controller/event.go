@@ -45,6 +45,7 @@ func (c *Controller) event(e listener.Event) {
 
 // doubt takes note that the kernel has left evidence out of account.
 func (c *Controller) doubt(e listener.Event) {
+	c.tell(Notice{Time: e.Time, What: Probed, Source: c.sourceOf(e.Source.Addr()), Event: e})
 	if c.doubts.add(e.Verdict, e.Time) {
 		c.tell(Notice{What: Doubted, Reason: reasons[e.Verdict]})
 	}
@@ -71,7 +72,7 @@ func (c *Controller) debug(message string, e listener.Event, more ...zap.Field) 
 func (c *Controller) pardon(e listener.Event, source, by netip.Prefix, reason string) {
 	c.stats.Ignored++
 	c.debug("ignored", e, zap.Stringer("by", by), zap.String("reason", reason))
-	c.tell(Notice{Time: e.Time, What: Ignored, Event: e, Reason: fmt.Sprintf("%s: %s", display(by), reason)})
+	c.tell(Notice{Time: e.Time, What: Ignored, Source: source, Event: e, Reason: fmt.Sprintf("%s: %s", display(by), reason)})
 	if e.Verdict != listener.Convicted {
 		return
 	}
@@ -88,7 +89,7 @@ func (c *Controller) connect(e listener.Event, source netip.Prefix) {
 	}
 	if n := c.touches.add(source, e.Time); n < c.cfg.Connects {
 		c.log.Info("probe", append(fields(e), zap.Int("connects", n), zap.Int("trigger", c.cfg.Connects))...)
-		c.tell(Notice{Time: e.Time, What: Probed, Event: e})
+		c.tell(Notice{Time: e.Time, What: Probed, Source: source, Event: e})
 		return
 	}
 	c.touches.forget(source)
@@ -102,7 +103,7 @@ func (c *Controller) probe(e listener.Event, source netip.Prefix) {
 	if e.Verdict == listener.Exempted {
 		c.stats.Peers++
 		c.debug("probe of a peer", e)
-		c.tell(Notice{Time: e.Time, What: Exempted, Event: e})
+		c.tell(Notice{Time: e.Time, What: Exempted, Source: source, Event: e})
 		return
 	}
 	c.debug("probe", e)
@@ -112,7 +113,7 @@ func (c *Controller) probe(e listener.Event, source netip.Prefix) {
 		return
 	}
 	if blocks || !c.suspects.add(source, e.Time) || c.would.has(source, e.Time) {
-		c.tell(Notice{Time: e.Time, What: Probed, Event: e})
+		c.tell(Notice{Time: e.Time, What: Probed, Source: source, Event: e})
 		return
 	}
 	if !c.suspects.afford(e.Time) {
@@ -169,7 +170,7 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 // leave is for a block that is not made, since the response is another one.
 func (c *Controller) leave(e listener.Event, b state.Block, now time.Time, log *zap.Logger) {
 	if !c.would.add(b.Source, now, b.Until) {
-		c.tell(Notice{Time: e.Time, What: Probed, Event: e})
+		c.tell(Notice{Time: e.Time, What: Probed, Source: b.Source, Event: e})
 		return
 	}
 	if c.cfg.response(e.Protocol) == RespondRun {

@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"iter"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -15,7 +16,7 @@ type What uint8
 
 // What there is to notice.
 const (
-	Probed     What = iota + 1 // Event: a tripwire was touched, and the source is not blocked for it yet
+	Probed     What = iota + 1 // Event: a tripwire was touched, and the source is not blocked for it yet; its verdict says whether it counts
 	Exempted                   // Event: as Probed, and it does not count since the source is a peer
 	Ignored                    // Event, Reason: a tripwire was touched by a source that is never blocked
 	Repeated                   // Event, Block: a tripwire was touched by a source that is blocked already
@@ -49,6 +50,7 @@ func (w What) String() string {
 type Notice struct {
 	Time   time.Time // when it happened; carries the monotonic clock
 	What   What
+	Source netip.Prefix   // whom it is about, as it is or would be blocked; zero for none
 	Event  listener.Event // the probe; without a Time if there is none
 	Block  state.Block
 	Reason string        // why, for a person
@@ -60,8 +62,12 @@ type Notice struct {
 // least of all for the controller.
 type Audience func(Notice)
 
-// tell tells the audience.
+// tell tells the audience. The source of a notice without a block has to be
+// found by the goroutine of Run.
 func (c *Controller) tell(n Notice) {
+	if n.Block.Source.IsValid() {
+		n.Source = n.Block.Source
+	}
 	if n.Time.IsZero() {
 		n.Time = time.Now()
 	}

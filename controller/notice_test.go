@@ -51,7 +51,7 @@ func TestNotices(t *testing.T) {
 		}
 		hears("mercy", "unblock 203.0.113.9 (operator)")
 		r.says(listener.Overspent, "203.0.113.10", 200)
-		hears("a spent budget", "doubt (trigger.budget is spent)")
+		hears("a spent budget", "probe 203.0.113.10", "doubt (trigger.budget is spent)")
 		time.Sleep(11 * time.Minute)
 		hears("time", "trust (trigger.budget is spent)", "unblock 203.0.113.7 (expired)")
 		if _, err := r.Block(r.ctx, netip.MustParsePrefix("203.0.113.0/28"), 0, ""); err != nil {

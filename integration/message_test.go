@@ -61,6 +61,12 @@ func TestMessages(t *testing.T) {
 		{[]string{"help", "block", "nope"}, 2, `no help on "block nope": there are block, check, .* and watch`},
 		{[]string{"status", "-c", p.conf}, 1, `nftsentry is not running \(nobody answers on .*/sock\): start it with "nftsentry run"`},
 		{[]string{"unblock", "192.0.2.7", "-c", p.conf}, 1, `nftsentry is not running .*`},
+		{[]string{"explain"}, 2, `explain takes one address: see "nftsentry explain --help"`},
+		{[]string{"explain", "192.0.2.7", "192.0.2.8"}, 2, `explain takes one address: see "nftsentry explain --help"`},
+		{[]string{"explain", "192.0.2.0/24"}, 2, `"192.0.2.0/24" is not an address: write one address in it, such as 192.0.2.1`},
+		{[]string{"explain", "localhost"}, 2, `"localhost" is not an address: write one address, such as 192.0.2.7`},
+		{[]string{"explain", "fe80::1%eth0"}, 2, `"fe80::1%eth0" is not an address: write one address without a zone, such as fe80::1`},
+		{[]string{"explain", "192.0.2.7", "-c", p.conf}, 1, `nftsentry is not running .*`},
 		{[]string{"watch", "-c", p.conf}, 1, `nftsentry is not running .*`},
 		{[]string{"top", "-c", p.conf}, 2, `top needs a terminal: "nftsentry watch" and "nftsentry list" are for pipes`},
 		{[]string{"watch", "now"}, 2, `watch takes no arguments: see "nftsentry watch --help"`},
@@ -80,7 +86,7 @@ func TestMessages(t *testing.T) {
 // TestHelp shows that each command says how it is used, with an example.
 func TestHelp(t *testing.T) {
 	p := newProgram(t, netns.New(t, "host"), "")
-	for _, command := range []string{"run", "check", "status", "list", "watch", "top", "block", "unblock", "reload", "panic", "resume", "teardown", "version", "completion", "help"} {
+	for _, command := range []string{"run", "check", "status", "list", "watch", "top", "explain", "doctor", "selftest", "import", "block", "unblock", "reload", "panic", "resume", "teardown", "version", "completion", "help"} {
 		r := p.exec(command, "--help")
 		if r.code != 0 || !strings.Contains(r.stdout, "Examples:\n") || !strings.Contains(r.stdout, "--config") || r.stderr != "" {
 			t.Errorf("nftsentry %s --help: %+v", command, r)

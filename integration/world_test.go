@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -174,10 +175,14 @@ func (p *program) status() api.Status {
 	return s
 }
 
-// nftSet is what nft(8) lists of a set of the table.
+// counted is what nft(8) says of what an element has counted.
+var counted = regexp.MustCompile(` counter packets \d+ bytes \d+`)
+
+// nftSet is what nft(8) lists of a set of the table, but for what its elements
+// have counted.
 func (p *program) nftSet(name string) string {
 	p.t.Helper()
-	return p.host.Output(p.t, netns.Tool(p.t, "nft"), "list", "set", "inet", "nftsentry", name)
+	return counted.ReplaceAllString(p.host.Output(p.t, netns.Tool(p.t, "nft"), "list", "set", "inet", "nftsentry", name), "")
 }
 
 // A daemon is a program that runs.

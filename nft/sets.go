@@ -10,8 +10,8 @@ import (
 
 // sets are the named sets of the table.
 type sets struct {
-	blocked4, blocked6   *nftables.Set // hosts, by hash
-	nets4, nets6         *nftables.Set // prefixes, as disjoint intervals
+	blocked4, blocked6   *nftables.Set // hosts, by hash; each element counts what it drops
+	nets4, nets6         *nftables.Set // prefixes, as disjoint intervals; likewise
 	ignored4, ignored6   *nftables.Set
 	onLink6              *nftables.Set // where IPv6 neighbours are
 	peers4, peers6       *nftables.Set // who has a session
@@ -42,8 +42,13 @@ func newSets(t *nftables.Table) sets {
 		s.Concatenation = true
 		return s
 	}
+	blocked := func(f family) *nftables.Set {
+		s := sources(t, "blocked", f, f.keyType, MaxHosts)
+		s.Counter = true
+		return s
+	}
 	return sets{
-		blocked4: sources(t, "blocked", ipv4, ipv4.keyType, MaxHosts), blocked6: sources(t, "blocked", ipv6, ipv6.keyType, MaxHosts),
+		blocked4: blocked(ipv4), blocked6: blocked(ipv6),
 		nets4: nets(t, ipv4), nets6: nets(t, ipv6),
 		ignored4: ignored(t, "ignored4", ipv4), ignored6: ignored(t, "ignored6", ipv6), onLink6: ignored(t, "onlink6", ipv6),
 		peers4: peers(ipv4), peers6: peers(ipv6),
@@ -67,7 +72,7 @@ func ports(t *nftables.Table, name string) *nftables.Set {
 }
 
 func nets(t *nftables.Table, f family) *nftables.Set {
-	return &nftables.Set{Table: t, Name: "nets" + f.suffix, KeyType: f.keyType, Interval: true, HasTimeout: true}
+	return &nftables.Set{Table: t, Name: "nets" + f.suffix, KeyType: f.keyType, Interval: true, HasTimeout: true, Counter: true}
 }
 
 func ignored(t *nftables.Table, name string, f family) *nftables.Set {

@@ -6,6 +6,8 @@ import (
 	"nftsentry/controller"
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
+	"nftsentry/controller/trace"
+	"nftsentry/listener"
 	"nftsentry/nft"
 	"nftsentry/state"
 )
@@ -13,6 +15,7 @@ import (
 // hear is the controller's audience: it hands on what has happened, and waits
 // for nobody.
 func (g *guard) hear(n controller.Notice) {
+	remember(g.trace, n)
 	g.tellHooks(n)
 	if feed := g.socket.Feed(); feed.Readers() > 0 {
 		feed.Publish(eventOf(n))
@@ -23,6 +26,34 @@ func (g *guard) hear(n controller.Notice) {
 	for _, line := range compatLines(n) {
 		g.compat.Tell(line)
 	}
+}
+
+// remember keeps what a person may ask for later.
+func remember(log *trace.Log, n controller.Notice) {
+	switch {
+	case n.What == controller.Unblocked:
+		log.End(n.Source, trace.Ending{Time: n.Time, Reason: n.Reason})
+	case n.Event.Source.IsValid():
+		log.Add(n.Source, probeOf(n))
+	}
+}
+
+// probeOf is the form of a notice in the trace.
+func probeOf(n controller.Notice) trace.Probe {
+	e := n.Event
+	p := trace.Probe{
+		Time: e.Time, Address: e.Source.Addr(), Port: e.Target.Port(), Outcome: n.What.String(), Proven: e.Evidence == listener.Proven,
+	}
+	if e.Protocol != 0 { // else the packet's headers were too long to be seen whole
+		p.Protocol, p.Kind = e.Protocol.String(), e.Kind.String()
+	}
+	switch {
+	case n.What == controller.Probed && e.Verdict == listener.Overspent:
+		p.Outcome = outcomeOverspent
+	case n.What == controller.Probed && e.Verdict == listener.Crowded:
+		p.Outcome = outcomeCrowded
+	}
+	return p
 }
 
 // eventOf is the form of a notice on the wire.

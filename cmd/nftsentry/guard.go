@@ -23,6 +23,7 @@ import (
 	"nftsentry/controller/compat"
 	"nftsentry/controller/hook"
 	"nftsentry/controller/host"
+	"nftsentry/controller/trace"
 	"nftsentry/listener"
 	"nftsentry/nft"
 	"nftsentry/state"
@@ -57,6 +58,7 @@ type guard struct {
 	controller *controller.Controller
 	compat     *compat.Log
 	hooks      *hook.Runner
+	trace      *trace.Log
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -67,7 +69,7 @@ func openGuard(load func() (conf.Config, string, error), out *output) (*guard, e
 	if err != nil {
 		return nil, err
 	}
-	g := &guard{load: load, started: time.Now()}
+	g := &guard{load: load, started: time.Now(), trace: trace.New()}
 	g.log, g.level = newLogger(cfg.Log, out)
 	g.compat = compat.New(compat.DefaultPath, g.log.Named("compat"))
 	g.cfg.Store(&cfg)

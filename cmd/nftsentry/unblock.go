@@ -51,6 +51,9 @@ An IPv6 address stands for the prefix that was blocked because of it.`,
 			return o.unblockMany(cmd.Context(), client, args)
 		},
 	}
+	cmd.ValidArgsFunction = func(cmd *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+		return o.blockedSources(cmd.Context(), begun, func(b api.Block) string { return b.Source })
+	}
 	cmd.Flags().BoolVar(&all, "all", false, "let everybody go")
 	return o.asks(cmd)
 }

@@ -46,6 +46,7 @@ type Daemon interface {
 	Reload(ctx context.Context) (Reloaded, error)
 	Panic(ctx context.Context) (Panicked, error)
 	Resume(ctx context.Context) (Panicked, error)
+	Explain(ctx context.Context, addr netip.Addr) (Explanation, error)
 }
 
 const (
@@ -152,6 +153,7 @@ func handler(guard Guard, daemon Daemon) http.Handler {
 		return route{do: f, busy: make(chan struct{}, 1), most: maxBulk, bodies: bodies}
 	}
 	return router{
+		sourcesPath:  {http.MethodGet: one(maxWorking, func(r request) (any, error) { return explained(r, daemon) })},
 		"/v1/status": {http.MethodGet: one(maxWorking, func(r request) (any, error) { return tell(r, daemon) })},
 		"/v1/blocks": {
 			http.MethodGet:    one(maxListing, func(r request) (any, error) { return list(r, guard) }),
@@ -168,7 +170,7 @@ func handler(guard Guard, daemon Daemon) http.Handler {
 
 // ServeHTTP begins to work only for a request that is complete.
 func (rt router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	methods, known := rt[r.URL.Path]
+	methods, known := rt[pathOf(r.URL.Path)]
 	route, allowed := methods[r.Method]
 	switch {
 	case !known:

@@ -193,6 +193,13 @@ func (fakeDaemon) Status(context.Context) (Status, error) {
 	return Status{PID: 42, Problems: []string{"no disk", "one\ntwo\r\n three\n"}}, nil
 }
 
+func (fakeDaemon) Explain(_ context.Context, addr netip.Addr) (Explanation, error) {
+	if addr == netip.MustParseAddr("192.0.2.66") {
+		return Explanation{}, errRefuse
+	}
+	return Explanation{Address: addr.String(), Notes: []string{"one\ntwo"}}, nil
+}
+
 func (fakeDaemon) Reload(context.Context) (Reloaded, error) {
 	return Reloaded{Config: "/etc/f.toml", Restart: []string{"state.dir"}}, nil
 }
