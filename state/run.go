@@ -81,6 +81,9 @@ func (s *Store) flush(all bool) error {
 		err = s.writeServed()
 	}
 	if err == nil {
+		err = s.writeTally()
+	}
+	if err == nil {
 		err = s.forgetSome()
 	}
 	s.note(err)
