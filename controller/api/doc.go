@@ -9,6 +9,8 @@
 //	POST   /v1/blocks                 BlockRequest -> Block
 //	DELETE /v1/blocks?source=PREFIX   Block, as it was
 //	DELETE /v1/blocks?all=true        UnblockedAll
+//	GET    /v1/report?edges=TIME,...&from=TIME&to=TIME
+//	                                  Report; times are seconds since 1970, see ReportRequest
 //	POST   /v1/reload                 Reloaded
 //	POST   /v1/panic                  Panicked
 //	POST   /v1/resume                 Panicked

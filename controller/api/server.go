@@ -38,6 +38,7 @@ type Daemon interface {
 	Reload(ctx context.Context) (Reloaded, error)
 	Panic(ctx context.Context) (Panicked, error)
 	Resume(ctx context.Context) (Panicked, error)
+	Report(ctx context.Context, r ReportRequest) (Report, error)
 }
 
 const (
@@ -136,6 +137,7 @@ func handler(guard Guard, daemon Daemon) http.Handler {
 			http.MethodPost:   one(maxWorking, func(r request) (any, error) { return block(r, guard) }),
 			http.MethodDelete: one(maxWorking, func(r request) (any, error) { return unblock(r, guard) }),
 		},
+		"/v1/report": {http.MethodGet: one(maxListing, func(r request) (any, error) { return report(r, daemon) })},
 		"/v1/reload": {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Reload(r.Context()) })},
 		"/v1/panic":  {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Panic(r.Context()) })},
 		"/v1/resume": {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Resume(r.Context()) })},
