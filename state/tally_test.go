@@ -5,8 +5,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // tallied reads the records with keys from "a" on.
@@ -25,13 +27,43 @@ func tallied(t testing.TB, from interface {
 	return out
 }
 
+// written runs the store once over what is pending, the records included.
+func written(t testing.TB, s *Store) {
+	t.Helper()
+	flushed(t, s)
+	if err := s.WriteTally(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTallyRun shows that Run writes records by itself.
+func TestTallyRun(t *testing.T) {
+	s := mustOpen(t, t.TempDir())
+	stop := start(s)
+	saved := make(chan error, 1)
+	s.SaveTally(map[string][]byte{"a": []byte("1")})
+	s.Save(block("192.0.2.7", 0), func(err error) { saved <- err })
+	if err := <-saved; err != nil {
+		t.Fatal(err)
+	}
+	for began := time.Now(); len(s.tallies.between("a", "b")) > 0; runtime.Gosched() {
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("the record is not written")
+		}
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "records", map[string]string{"a": "1"}, tallied(t, s))
+}
+
 // TestTally shows that records are seen at once, outlive the process, and go.
 func TestTally(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, dir)
 	s.SaveTally(map[string][]byte{"a": []byte("1"), "b": []byte("2"), "zz": []byte("3")})
 	diff(t, "pending", map[string]string{"a": "1", "b": "2"}, tallied(t, s))
-	flushed(t, s)
+	written(t, s)
 	s.SaveTally(map[string][]byte{"a": nil, "b": []byte("4")})
 	diff(t, "over the committed ones", map[string]string{"b": "4"}, tallied(t, s))
 	if _, err := OpenTally(dir); !errors.Is(err, ErrLocked) {
@@ -53,7 +85,7 @@ func TestTally(t *testing.T) {
 func TestTallyVisitError(t *testing.T) {
 	s := mustOpen(t, t.TempDir())
 	s.SaveTally(map[string][]byte{"a": []byte("1"), "b": []byte("2")})
-	flushed(t, s)
+	written(t, s)
 	stop, n := errors.New("enough"), 0
 	err := s.EachTally("a", "z", func(string, []byte) error { n++; return stop })
 	if !errors.Is(err, stop) || n != 1 || s.Degraded() != nil {
@@ -69,7 +101,7 @@ func TestTallyFile(t *testing.T) {
 	}
 	s := mustOpen(t, dir)
 	s.SaveTally(map[string][]byte{"a": []byte("1")})
-	flushed(t, s)
+	written(t, s)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +113,7 @@ func TestTallyFile(t *testing.T) {
 	diff(t, "records", map[string]string{"a": "1"}, tallied(t, f))
 	other := mustOpen(t, dir) // a daemon may start meanwhile
 	other.SaveTally(map[string][]byte{"a": []byte("2")})
-	err = f.EachTally("a", "z", func(string, []byte) error { flushed(t, other); return nil })
+	err = f.EachTally("a", "z", func(string, []byte) error { written(t, other); return nil })
 	if !errors.Is(err, ErrLocked) {
 		t.Errorf("EachTally beside a daemon that writes: %v", err)
 	}
@@ -105,7 +137,7 @@ func TestTallySalvaged(t *testing.T) {
 	s := mustOpen(t, dir)
 	s.SaveTally(map[string][]byte{"a": []byte("1")})
 	s.Save(block("192.0.2.7", 0), nil)
-	flushed(t, s)
+	written(t, s)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}

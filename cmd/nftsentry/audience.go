@@ -10,6 +10,7 @@ import (
 // hear is the controller's audience: it hands on what has happened, and waits
 // for nobody.
 func (g *guard) hear(n controller.Notice) {
+	g.count(n)
 	if !g.cfg.Load().Log.Compat {
 		return
 	}

@@ -21,6 +21,7 @@ import (
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
 	"nftsentry/controller/host"
+	"nftsentry/controller/tally"
 	"nftsentry/listener"
 	"nftsentry/nft"
 	"nftsentry/state"
@@ -52,6 +53,8 @@ type guard struct {
 	facts      host.Facts
 	controller *controller.Controller
 	compat     *compat.Log
+	tally      *tally.Keeper
+	ended      atomic.Bool // the controller has
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -111,6 +114,7 @@ func (g *guard) openStore(cfg conf.Config) (err error) {
 		return fmt.Errorf("state.dir = %q: %w", cfg.State.Dir, err)
 	}
 	g.closeLater(g.store.Close)
+	g.tally = tally.New(g.store, g.drops, g.log.Named("tally"))
 	return nil
 }
 
@@ -230,6 +234,7 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 
 	g.announce()
 	err := g.runTasks(ctx, hup)
+	g.ended.Store(true)
 	g.notify(daemon.SdNotifyStopping)
 	blocks := "stay in force"
 	if panicked(g.cfg.Load().State.Dir) {
@@ -242,6 +247,7 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	stopWriting()
 	err = errors.Join(err, writer.Wait())
+	g.writeTally(telling)
 	g.compatLine(compat.Down)
 	stopTelling()
 	err = errors.Join(err, tellers.Wait(), g.close())
@@ -259,6 +265,7 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.monitor.Run(ctx) })
 	tasks.Go(func() error { return g.reloadOn(ctx, hup) })
 	tasks.Go(func() error { return g.remember(ctx) })
+	tasks.Go(func() error { return g.tally.Run(ctx) })
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })
 	return tasks.Wait()

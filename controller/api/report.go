@@ -94,11 +94,12 @@ type ReportStrike struct {
 	Blocks  uint64 `json:"blocks"`
 }
 
-// A ReportList is the first rows of a list. Its numbers are exact if there are
-// no more, and else may be too low.
+// A ReportList is the first rows of a list. Its numbers are exact unless there
+// were more than were counted, and then may be too low.
 type ReportList struct {
-	Rows []ReportRow `json:"rows"`
-	More bool        `json:"more"` // there were others
+	Rows   []ReportRow `json:"rows"`   // 50 at the most
+	Others int         `json:"others"` // how many are left out
+	More   bool        `json:"more"`   // there were still others
 }
 
 // A ReportRow is a port, a source or a network. Probes and Last are those of

@@ -108,7 +108,14 @@ func comparePorts(a, b Port) int {
 }
 
 // encode is the record as it is kept.
-func (t *Total) encode() ([]byte, error) { return json.Marshal(t.Record(kept)) }
+func (t *Total) encode() ([]byte, error) {
+	r := t.Record(kept)
+	r.Ports.Cut = r.Ports.Cut || r.Ports.Rest > 0
+	for _, l := range []*List[netip.Prefix]{&r.Sources, &r.Networks, &r.Offenders} {
+		l.Cut = l.Cut || l.Rest > 0
+	}
+	return json.Marshal(r)
+}
 
 // addEncoded adds a record that was kept.
 func (t *Total) addEncoded(value []byte) error {

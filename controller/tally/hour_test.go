@@ -135,11 +135,34 @@ func TestSketchBound(t *testing.T) {
 func TestSumCut(t *testing.T) {
 	var s sum[int]
 	s.add(List[int]{Rows: []Row[int]{{Key: 1, Weight: 5}, {Key: 2, Weight: 7}}})
-	if l := s.top(2, func(a, b int) int { return a - b }); l.Cut || len(l.Rows) != 2 || l.Rows[0].Key != 2 {
+	if l := s.top(2, func(a, b int) int { return a - b }); l.Rest != 0 || len(l.Rows) != 2 || l.Rows[0].Key != 2 {
 		t.Errorf("top 2 = %+v", l)
 	}
-	if l := s.top(1, func(a, b int) int { return a - b }); !l.Cut || len(l.Rows) != 1 {
+	if l := s.top(1, func(a, b int) int { return a - b }); l.Rest != 1 || l.Cut || len(l.Rows) != 1 {
 		t.Errorf("top 1 = %+v", l)
+	}
+}
+
+// TestKept shows that rows which are not kept are told of.
+func TestKept(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	var h hour
+	for range kept + 1 {
+		e := worst(random, start)
+		h.add(&e)
+	}
+	var total, again Total
+	total.Add(h.record())
+	value, err := total.encode()
+	if err == nil {
+		err = again.addEncoded(value)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := again.Record(10)
+	if !r.Sources.Cut || !r.Networks.Cut || !r.Offenders.Cut || r.Sources.Rest != kept-10 || r.Counts.Blocks != kept+1 {
+		t.Errorf("%+v", r)
 	}
 }
 

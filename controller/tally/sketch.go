@@ -30,7 +30,8 @@ type Row[K comparable] struct {
 // A List holds rows, and whether there were more.
 type List[K comparable] struct {
 	Rows []Row[K] `json:"rows,omitempty"`
-	Cut  bool     `json:"cut,omitempty"`
+	Cut  bool     `json:"cut,omitempty"` // there were others, which are not counted: the numbers may be too low
+	Rest int      `json:"-"`             // others that are counted, and left out
 }
 
 // A sketch counts the keys that come most often among any number of them, by
@@ -143,7 +144,7 @@ func (s *sum[K]) top(most int, order func(a, b K) int) List[K] {
 			cmp.Compare(b.Last, a.Last), order(a.Key, b.Key))
 	})
 	if len(l.Rows) > most {
-		l.Rows, l.Cut = l.Rows[:most:most], true
+		l.Rows, l.Rest = l.Rows[:most:most], len(l.Rows)-most
 	}
 	return l
 }
