@@ -191,6 +191,40 @@ func TestReportGolden(t *testing.T) {
 	}
 }
 
+// crowded is a report of the longest names and numbers, while nobody is blocked.
+func crowded(p period) api.Report {
+	const many = 9_876_543
+	host := strings.Repeat("a-rather-long-label.", 5) + "example.org"
+	r := api.Report{
+		Host: host, Mode: "observe", Generated: now.UTC(), Since: now.Add(-10 * time.Hour).UTC(), From: p.Edges[0].UTC(), To: now.UTC(), Unread: 1,
+		Totals: api.ReportCounts{Probes: many, Blocks: many, Proven: many / 2, Unproven: many / 3, Would: many, Packets: many, Bytes: many << 20, Ignored: many, Peers: many},
+	}
+	for i, edge := range p.Edges[1:] {
+		n := uint64(many / (i + 1))
+		c := api.ReportCounts{Probes: n, Blocks: n, Proven: n / 2, Unproven: n / 3, Would: n, Packets: n, Ignored: n}
+		r.Parts = append(r.Parts, api.ReportPart{From: p.Edges[i].UTC(), To: edge.UTC(), Totals: c})
+	}
+	row := api.ReportRow{Name: "2001:db8:1234:5678::/64", Probes: many, Blocks: many, Would: many, Strikes: 12345, Last: now.UTC(), Comment: "operator: " + strings.Repeat("Wm", 55)}
+	for range 3 {
+		for _, l := range []*api.ReportList{&r.Ports, &r.Sources, &r.Networks, &r.Offenders} {
+			l.Rows, l.Others, l.More = append(l.Rows, row), 12345, true
+		}
+	}
+	r.Kinds, r.Origins = []api.ReportKind{{Kind: "connect", Probes: many, Blocks: many}}, []api.ReportOrigin{{Origin: "operator", Blocks: many}}
+	r.Strikes = []api.ReportStrike{{Strikes: 0, Blocks: many}}
+	return r
+}
+
+// TestReportCrowded compares the page of a report in which all is long.
+func TestReportCrowded(t *testing.T) {
+	p := last(t, "day", now)
+	var page bytes.Buffer
+	if err := newReportView(crowded(p), p, berlin, htmlRows).html(&page); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "report-crowded.html", page.Bytes())
+}
+
 // hostile is a report in which all that others name is meant to break out.
 func hostile() api.Report {
 	evil := `</title></style></td>"'><script>alert(1)</script><img src=x onerror=alert(1)>` + "\x1b[2J\u202e\n\xff"
@@ -317,6 +351,11 @@ func TestReportNumbers(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0", 999: "999", 1000: "1,000", 1<<64 - 1: "18,446,744,073,709,551,615"} {
 		if got := grouped(n); got != want {
 			t.Errorf("grouped(%d) = %q, want %q", n, got, want)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0", 99_999: "99,999", 100_000: "100 k", 1_200_000: "1.2 M", 1<<64 - 1: "18.4 E"} {
+		if got := short(n); got != want {
+			t.Errorf("short(%d) = %q, want %q", n, got, want)
 		}
 	}
 	for n, want := range map[uint64]uint64{0: 1, 1: 1, 2: 2, 3: 4, 5: 6, 7: 8, 9: 10, 11: 12, 13: 16, 19: 20, 150: 160, 151: 160, 399: 400, 401: 500, 9999: 10000} {

@@ -71,11 +71,11 @@ func (c chart) Half() string {
 	if c.Top%2 == 1 {
 		return ""
 	}
-	return grouped(c.Top / 2)
+	return short(c.Top / 2)
 }
 
 // High is what the uppermost line stands for.
-func (c chart) High() string { return grouped(c.Top) }
+func (c chart) High() string { return short(c.Top) }
 
 // Bars are the rectangles, each series on those before it, in a drawing 1000 high.
 func (c chart) Bars() (out []bar) {
@@ -130,3 +130,17 @@ func (l list) Bars() bool {
 
 // Legend tells whether the colours need names.
 func (c chart) Legend() bool { return len(c.Series) > 1 }
+
+// short is a number for where there is little room, as in "1.2 M".
+func short(n uint64) string {
+	if n < 100_000 {
+		return grouped(n)
+	}
+	value, unit := float64(n), ""
+	for _, unit = range []string{"k", "M", "G", "T", "P", "E"} {
+		if value /= 1000; value < 1000 {
+			break
+		}
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%.1f", value), ".0") + " " + unit
+}

@@ -48,11 +48,11 @@ func restNote(l api.ReportList, rows int) string {
 	rest := l.Others + max(0, len(l.Rows)-rows)
 	switch {
 	case l.More:
-		return fmt.Sprintf("and more than %d others", rest)
+		return fmt.Sprintf("and more than %s others", grouped(uint64(rest)))
 	case rest == 1:
 		return "and 1 other"
 	case rest > 0:
-		return fmt.Sprintf("and %d others", rest)
+		return fmt.Sprintf("and %s others", grouped(uint64(rest)))
 	}
 	return ""
 }
