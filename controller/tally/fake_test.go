@@ -32,6 +32,20 @@ func (s *fakeStore) SaveTally(records map[string][]byte) {
 	}
 }
 
+// written is how often something was handed in.
+func (s *fakeStore) written() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writes
+}
+
+// all are the records.
+func (s *fakeStore) all() map[string][]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.records)
+}
+
 func (s *fakeStore) EachTally(from, to string, visit func(string, []byte) error) error {
 	s.mu.Lock()
 	records := maps.Clone(s.records)

@@ -3,6 +3,7 @@ package tally
 import (
 	"context"
 	"encoding/json"
+	"math"
 	"sync"
 	"time"
 
@@ -99,13 +100,13 @@ func (k *Keeper) hour(t time.Time) *hour {
 		k.hours[at] = h
 		return h
 	}
-	var nearest time.Time
-	for other := range k.hours {
-		if nearest.IsZero() || other.Sub(at).Abs() < nearest.Sub(at).Abs() {
-			nearest = other
+	nearest := int64(math.MaxInt64)
+	for other, counting := range k.hours {
+		if away := max(other.Unix()-at.Unix(), at.Unix()-other.Unix()); away < nearest { // a Duration cannot be that long
+			nearest, h = away, counting
 		}
 	}
-	return k.hours[nearest]
+	return h
 }
 
 // Run hands to the store what was counted until ctx ends, some minutes after

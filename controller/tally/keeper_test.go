@@ -3,6 +3,7 @@ package tally
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,14 +15,31 @@ import (
 
 // counter is a kernel's counters that a test sets.
 type counter struct {
-	Drops
+	mu    sync.Mutex // guards what follows
+	drops Drops
 	err   error
 	reads int
 }
 
 func (c *counter) read(context.Context) (Drops, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.reads++
-	return c.Drops, c.err
+	return c.drops, c.err
+}
+
+// set sets what is read.
+func (c *counter) set(d Drops, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drops, c.err = d, err
+}
+
+// times is how often it was read.
+func (c *counter) times() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reads
 }
 
 // run runs a keeper until the returned function is called, which also writes what is left.
@@ -53,18 +71,18 @@ func TestKeeperWrites(t *testing.T) {
 		k := New(s, noDrops, zap.NewNop())
 		stop := run(k)
 		synctest.Wait()
-		began := s.writes
+		began := s.written()
 		time.Sleep(10 * time.Minute)
 		k.Add(touched(Block, time.Now(), "192.0.2.7", 23))
 		time.Sleep(writeEvery - time.Second)
 		k.Add(touched(Probe, time.Now(), "192.0.2.8", 23))
-		if s.writes != began {
-			t.Errorf("%d writes before their time", s.writes-began)
+		if s.written() != began {
+			t.Errorf("%d writes before their time", s.written()-began)
 		}
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if got := totals(t, s, time.Now()); s.writes != began+1 || got.Probes != 2 || got.Blocks != 1 {
-			t.Errorf("after %d writes %+v, want one with both events", s.writes-began, got)
+		if got := totals(t, s, time.Now()); s.written() != began+1 || got.Probes != 2 || got.Blocks != 1 {
+			t.Errorf("after %d writes %+v, want one with both events", s.written()-began, got)
 		}
 		k.Add(touched(Probe, time.Now(), "192.0.2.8", 24))
 		stop()
@@ -77,19 +95,19 @@ func TestKeeperWrites(t *testing.T) {
 // TestKeeperIdle shows that nothing is written while nothing happens, and that the counters are read once an hour.
 func TestKeeperIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := newFakeStore(), &counter{Drops: Drops{5, 300}}
+		s, c := newFakeStore(), &counter{drops: Drops{5, 300}}
 		stop := run(New(s, c.read, zap.NewNop()))
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		writes, reads := s.writes, c.reads
+		writes, reads := s.written(), c.times()
 		time.Sleep(24 * time.Hour)
 		synctest.Wait()
-		if s.writes != writes || c.reads != reads+24 {
-			t.Errorf("in a day of peace %d writes and %d readings, want 0 and 24", s.writes-writes, c.reads-reads)
+		if s.written() != writes || c.times() != reads+24 {
+			t.Errorf("in a day of peace %d writes and %d readings, want 0 and 24", s.written()-writes, c.times()-reads)
 		}
 		stop()
-		if s.writes != writes {
-			t.Errorf("%d writes at the end", s.writes-writes)
+		if s.written() != writes {
+			t.Errorf("%d writes at the end", s.written()-writes)
 		}
 	})
 }
@@ -97,31 +115,29 @@ func TestKeeperIdle(t *testing.T) {
 // TestKeeperDrops shows that drops are what the counters grow by, also over restarts of the daemon and of the counters.
 func TestKeeperDrops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, c := newFakeStore(), &counter{Drops: Drops{1000, 60000}}
+		s, c := newFakeStore(), &counter{drops: Drops{1000, 60000}}
 		k := New(s, c.read, zap.NewNop())
 		stop := run(k)
 		synctest.Wait()
-		drop := func(to Drops, want Drops) {
+		drop := func(to Drops, err error, want Drops) {
 			t.Helper()
-			c.Drops = to
+			c.set(to, err)
 			k.Write(t.Context())
 			if got := totals(t, s, time.Now()); got.Packets != want.Packets || got.Bytes != want.Bytes {
 				t.Errorf("after %v: %d packets, %d bytes, want %v", to, got.Packets, got.Bytes, want)
 			}
 		}
-		drop(Drops{1000, 60000}, Drops{})
-		drop(Drops{1010, 60600}, Drops{10, 600})
-		drop(Drops{3, 180}, Drops{13, 780}) // the table was made again
-		c.err = errors.New("no table")
-		drop(Drops{}, Drops{13, 780})
-		c.err = nil
-		drop(Drops{4, 240}, Drops{14, 840})
+		drop(Drops{1000, 60000}, nil, Drops{})
+		drop(Drops{1010, 60600}, nil, Drops{10, 600})
+		drop(Drops{3, 180}, nil, Drops{13, 780}) // the table was made again
+		drop(Drops{}, errors.New("no table"), Drops{13, 780})
+		drop(Drops{4, 240}, nil, Drops{14, 840})
 		stop()
-		c.Drops = Drops{104, 6240} // while no daemon ran
+		c.set(Drops{104, 6240}, nil) // while no daemon ran
 		k = New(s, c.read, zap.NewNop())
 		stop = run(k)
 		synctest.Wait()
-		drop(Drops{105, 6300}, Drops{115, 6900})
+		drop(Drops{105, 6300}, nil, Drops{115, 6900})
 		stop()
 	})
 }
@@ -204,7 +220,7 @@ func TestRetain(t *testing.T) {
 		}
 		synctest.Wait()
 		days, hours := 0, 0
-		for key := range s.records {
+		for key := range s.all() {
 			switch _, length, _ := parseKey(key); length {
 			case day:
 				days++
@@ -212,7 +228,7 @@ func TestRetain(t *testing.T) {
 				hours++
 			}
 		}
-		if _, there := s.records[dayKey(first)]; days != 1 || hours != 36*24 || !there {
+		if _, there := s.all()[dayKey(first)]; days != 1 || hours != 36*24 || !there {
 			t.Errorf("after 37 days there are %d days and %d hours, the first day %v", days, hours, there)
 		}
 		r, err := Read(s, Period{Edges: []time.Time{first, first.AddDate(0, 0, 1), time.Now()}}, 10)
@@ -222,7 +238,7 @@ func TestRetain(t *testing.T) {
 		time.Sleep(500 * day)
 		synctest.Wait()
 		want := map[string]bool{sinceKey: true, dropsKey: true}
-		for key := range s.records {
+		for key := range s.all() {
 			if !want[key] {
 				t.Errorf("%s is still there", key)
 			}
