@@ -86,7 +86,7 @@ func TestMessages(t *testing.T) {
 // TestHelp shows that each command says how it is used, with an example.
 func TestHelp(t *testing.T) {
 	p := newProgram(t, netns.New(t, "host"), "")
-	for _, command := range []string{"run", "check", "status", "list", "watch", "top", "explain", "doctor", "selftest", "import", "block", "unblock", "reload", "panic", "resume", "teardown", "version", "completion", "help"} {
+	for _, command := range []string{"run", "check", "status", "list", "watch", "top", "explain", "report", "doctor", "selftest", "import", "block", "unblock", "reload", "panic", "resume", "teardown", "version", "completion", "help"} {
 		r := p.exec(command, "--help")
 		if r.code != 0 || !strings.Contains(r.stdout, "Examples:\n") || !strings.Contains(r.stdout, "--config") || r.stderr != "" {
 			t.Errorf("nftsentry %s --help: %+v", command, r)

@@ -82,6 +82,9 @@ func (s *Store) flush(all bool) error {
 	if err == nil {
 		err = s.writeServed()
 	}
+	if err == nil && !all { // at the end, that is for WriteTally
+		err = s.writeTally()
+	}
 	if err == nil {
 		err = s.forgetSome()
 	}

@@ -18,6 +18,7 @@ import (
 type salvaged struct {
 	meta        map[string][]byte // what is in metaBucket, but for the format
 	live, ended map[netip.Prefix]Block
+	tally       map[string]*[]byte
 }
 
 // salvageFile reads what can be read of a damaged store.
@@ -32,7 +33,7 @@ func salvageFile(f *os.File) *salvaged {
 // salvage reads what can be read of a damaged store, and nothing that was deleted from it. A record that no page leads
 // to any more is taken for live if its time is not up.
 func salvage(file io.ReaderAt, size int64) *salvaged {
-	r := &salvaged{make(map[string][]byte), make(map[netip.Prefix]Block), make(map[netip.Prefix]Block)}
+	r := &salvaged{meta: make(map[string][]byte), live: make(map[netip.Prefix]Block), ended: make(map[netip.Prefix]Block)}
 	p, err := openPages(file, size)
 	if err != nil {
 		return r
@@ -77,6 +78,8 @@ func (r *salvaged) take(bucket string, key, value []byte) error {
 		if b, ok := sane(key, value); ok {
 			r.ended[b.Source] = b
 		}
+	case string(tallyBucket):
+		r.salvageTally(key, value)
 	}
 	return nil
 }
@@ -99,7 +102,7 @@ func (r *salvaged) write(db *database) error {
 	})
 	live := func(tx *bolt.Tx, b *Block) error { return put(tx, liveBucket, b) }
 	over := func(tx *bolt.Tx, b *Block) error { return remember(tx, nil, b) }
-	return cmp.Or(err, db.putAll(r.live, live), db.putAll(r.ended, over))
+	return cmp.Or(err, db.putAll(r.live, live), db.putAll(r.ended, over), r.writeTally(db))
 }
 
 // putAll puts all blocks.

@@ -36,6 +36,8 @@ type Store struct {
 	tries    int         // of opening the store, that failed since it was last open
 	refused  os.FileInfo // of the file that a newer nftsentry wrote; nil for none
 
+	tallies tallies
+
 	mu       sync.Mutex  // guards what follows; never held while the disk is written
 	db       *database   // nil for none; replaced by the goroutine in Run
 	pending  changes     // to be committed; without a database, all there is

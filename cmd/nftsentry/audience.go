@@ -15,6 +15,7 @@ import (
 // hear is the controller's audience: it hands on what has happened, and waits
 // for nobody.
 func (g *guard) hear(n controller.Notice) {
+	g.count(n)
 	remember(g.trace, n)
 	g.tellHooks(n)
 	if feed := g.socket.Feed(); feed.Readers() > 0 {

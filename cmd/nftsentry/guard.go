@@ -23,6 +23,7 @@ import (
 	"nftsentry/controller/compat"
 	"nftsentry/controller/hook"
 	"nftsentry/controller/host"
+	"nftsentry/controller/tally"
 	"nftsentry/controller/trace"
 	"nftsentry/listener"
 	"nftsentry/nft"
@@ -59,6 +60,8 @@ type guard struct {
 	compat     *compat.Log
 	hooks      *hook.Runner
 	trace      *trace.Log
+	tally      *tally.Keeper
+	ended      atomic.Bool // the controller has
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -118,6 +121,7 @@ func (g *guard) openStore(cfg conf.Config) (err error) {
 		return fmt.Errorf("state.dir = %q: %w", cfg.State.Dir, err)
 	}
 	g.closeLater(g.store.Close)
+	g.tally = tally.New(g.store, g.drops, g.log.Named("tally"))
 	return nil
 }
 
@@ -238,6 +242,7 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 
 	g.announce()
 	err := g.runTasks(ctx, hup)
+	g.ended.Store(true)
 	g.notify(daemon.SdNotifyStopping)
 	blocks := "stay in force"
 	if panicked(g.cfg.Load().State.Dir) {
@@ -252,6 +257,7 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	stopWriting()
 	err = errors.Join(err, writer.Wait())
+	g.writeTally(telling)
 	g.compatLine(compat.Down)
 	stopTelling()
 	err = errors.Join(err, tellers.Wait(), g.close())
@@ -270,6 +276,7 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.reloadOn(ctx, hup) })
 	tasks.Go(func() error { return g.remember(ctx) })
 	tasks.Go(func() error { return ended(ctx, g.syncHooks(ctx)) })
+	tasks.Go(func() error { return g.tally.Run(ctx) })
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
 	tasks.Go(func() error { return g.follower.Run(ctx, g.lookAtIgnored) })
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })

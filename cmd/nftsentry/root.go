@@ -51,7 +51,7 @@ drops what it sends, and lets it go again when the time is up.`,
 	root.SetOut(out.data)
 	root.SetErr(out.messages)
 	root.AddCommand(
-		newRun(o), newCheck(o), newStatus(o), newList(o), newWatch(o), newTop(o), newExplain(o),
+		newRun(o), newCheck(o), newStatus(o), newList(o), newWatch(o), newTop(o), newExplain(o), newReport(o),
 		newBlock(o), newUnblock(o), newReload(o), newPanic(o), newResume(o), newTeardown(o),
 		newDoctor(o), newSelftest(o), newImport(o), newVersion(o),
 	)

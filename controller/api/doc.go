@@ -11,6 +11,8 @@
 //	DELETE /v1/blocks?all=true        UnblockedAll
 //	POST   /v1/bulk/block             BulkRequest -> [Block, ...], all or none
 //	POST   /v1/bulk/unblock           BulkRequest -> BulkUnblocked
+//	GET    /v1/report?edges=TIME,...&from=TIME&to=TIME
+//	                                  Report; times are seconds since 1970, see ReportRequest
 //	POST   /v1/reload                 Reloaded
 //	POST   /v1/panic                  Panicked
 //	POST   /v1/resume                 Panicked

@@ -43,10 +43,16 @@ type Bulk interface {
 // A Daemon is what holds the guard, and all else that runs.
 type Daemon interface {
 	Status(ctx context.Context) (Status, error)
+	Explain(ctx context.Context, addr netip.Addr) (Explanation, error)
+	Report(ctx context.Context, r ReportRequest) (Report, error)
+	Switches
+}
+
+// Switches change what a daemon does.
+type Switches interface {
 	Reload(ctx context.Context) (Reloaded, error)
 	Panic(ctx context.Context) (Panicked, error)
 	Resume(ctx context.Context) (Panicked, error)
-	Explain(ctx context.Context, addr netip.Addr) (Explanation, error)
 }
 
 const (
@@ -160,6 +166,7 @@ func handler(guard Guard, daemon Daemon) http.Handler {
 			http.MethodPost:   one(maxWorking, func(r request) (any, error) { return block(r, guard) }),
 			http.MethodDelete: one(maxWorking, func(r request) (any, error) { return unblock(r, guard) }),
 		},
+		"/v1/report":       {http.MethodGet: one(maxListing, func(r request) (any, error) { return report(r, daemon) })},
 		"/v1/bulk/block":   {http.MethodPost: bulk(func(r request) (any, error) { return blockMany(r, guard) })},
 		"/v1/bulk/unblock": {http.MethodPost: bulk(func(r request) (any, error) { return unblockMany(r, guard) })},
 		"/v1/reload":       {http.MethodPost: one(maxWorking, func(r request) (any, error) { return daemon.Reload(r.Context()) })},
