@@ -152,9 +152,6 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 	return b, nil
 }
 
-// byOperator is the reason of what a person has asked for.
-const byOperator = "operator"
-
 // Unblock ends the block of a source, or the one around an address if that
 // was made for an address in it, and forgets the strikes of the source.
 //
@@ -167,7 +164,7 @@ func (c *Controller) Unblock(ctx context.Context, source netip.Prefix) (state.Bl
 			answer(err)
 			return
 		}
-		c.store.End(b.Source, time.Now(), true, c.told(Notice{What: Unblocked, Block: b, Reason: byOperator}, stored(answer)))
+		c.store.End(b.Source, time.Now(), true, c.told(Notice{What: Unblocked, Block: b, Reason: ByOperator}, stored(answer)))
 	})
 	if err != nil {
 		return state.Block{}, err
@@ -191,7 +188,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 	}
 	c.blocks.remove(b.Source)
 	c.stats.Ended++
-	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", byOperator))
+	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", ByOperator))
 	return b, nil
 }
 
@@ -210,7 +207,7 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 		all := slices.Collect(maps.Values(before.bySource))
 		n = len(all)
 		c.stats.Ended += uint64(n)
-		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", byOperator))
+		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", ByOperator))
 		c.endAll(all, stored(answer))
 	})
 	if err != nil {
@@ -230,7 +227,7 @@ func (c *Controller) endAll(blocks []state.Block, answer func(error)) {
 	left, first := len(blocks), error(nil)
 	for _, b := range blocks {
 		c.store.End(b.Source, now, true, func(err error) { // all from the store's one goroutine
-			c.tell(Notice{What: Unblocked, Block: b, Reason: byOperator})
+			c.tell(Notice{What: Unblocked, Block: b, Reason: ByOperator})
 			if first == nil {
 				first = err
 			}
@@ -276,7 +273,7 @@ func (c *Controller) Stats(ctx context.Context) (Stats, error) {
 	err := c.call(ctx, func(answer func(error)) {
 		s = c.stats
 		s.Live, s.Prefixes, s.Served, s.Doubts = len(c.blocks.bySource), len(c.ignored.reasons), len(c.served), c.doubts.list()
-		s.Panicked, s.Damage = c.panicked, c.repair.failed
+		s.Live6, s.Panicked, s.Damage = c.blocks.count(false), c.panicked, c.repair.failed
 		answer(nil)
 	})
 	if err != nil {

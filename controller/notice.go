@@ -41,6 +41,14 @@ func (w What) String() string {
 	return "unknown"
 }
 
+// Why a block has ended, as the Reason of Unblocked.
+const (
+	Expired    = "expired"  // its time was up
+	ByOperator = "operator" // somebody has asked for it
+	NowIgnored = "ignored"  // its source is never blocked by now
+	MadeRoom   = "room"     // the kernel's set was full
+)
+
 // A Notice tells of one thing that has happened. What it is about says which
 // of the fields it has; the others are zero.
 type Notice struct {

@@ -14,12 +14,13 @@ import (
 // arrows are the packages of ours that each may import, tests aside: the
 // arrows point down only.
 var arrows = map[string][]string{
-	"cmd/nftsentry":      {"conf", "controller", "controller/api", "controller/compat", "controller/host", "listener", "nft", "state"},
+	"cmd/nftsentry":      {"conf", "controller", "controller/api", "controller/compat", "controller/host", "controller/metrics", "listener", "nft", "state"},
 	"conf":               {},
 	"controller":         {"listener", "nft", "state"},
 	"controller/api":     {"state"},
 	"controller/compat":  {},
 	"controller/host":    {},
+	"controller/metrics": {},
 	"integration":        {},
 	"integration/netns":  {},
 	"integration/packet": {"integration/netns"},

@@ -10,6 +10,9 @@ import (
 // hear is the controller's audience: it hands on what has happened, and waits
 // for nobody.
 func (g *guard) hear(n controller.Notice) {
+	if g.metrics != nil {
+		measure(g.metrics, n)
+	}
 	if !g.cfg.Load().Log.Compat {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -21,6 +22,7 @@ import (
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
 	"nftsentry/controller/host"
+	"nftsentry/controller/metrics"
 	"nftsentry/listener"
 	"nftsentry/nft"
 	"nftsentry/state"
@@ -52,6 +54,8 @@ type guard struct {
 	facts      host.Facts
 	controller *controller.Controller
 	compat     *compat.Log
+	metrics    *metrics.Metrics // nil if they are off
+	scrapes    net.Listener     // as metrics
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -68,7 +72,7 @@ func openGuard(load func() (conf.Config, string, error), out *output) (*guard, e
 	g.cfg.Store(&cfg)
 	g.file.Store(&file)
 	for _, open := range []func(conf.Config) error{
-		g.lock, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openController,
+		g.lock, g.openSocket, g.openMetrics, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openController,
 	} {
 		if err := open(cfg); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -261,6 +265,9 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.remember(ctx) })
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })
+	if g.metrics != nil {
+		tasks.Go(func() error { return g.metrics.Run(ctx, g.scrapes) })
+	}
 	return tasks.Wait()
 }
 
