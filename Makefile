@@ -21,7 +21,7 @@ run: build
 
 test: deps lint unit
 
-# deps installs the Debian packages that the tests need.
+# deps installs the Debian packages that the tests need, and unpacks promtool into bin.
 deps: go
 	@integration/deps
 

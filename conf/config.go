@@ -24,6 +24,7 @@ type Config struct {
 	State   State
 	Control Control
 	Hook    Hook
+	Metrics Metrics
 	Log     Log
 }
 
@@ -154,6 +155,15 @@ type Control struct {
 	Socket string
 	// Group is the name of the group that may use the socket besides root; none if empty.
 	Group string
+}
+
+// Metrics says where Prometheus reads how the daemon is doing.
+type Metrics struct {
+	// Listen is an address and port, unmapped, or the absolute path of a unix socket of at most 107 bytes; nothing is served
+	// if it is empty.
+	Listen string
+	// Expose lets the address be another than a loopback one.
+	Expose bool
 }
 
 // Log says what is logged, and how.

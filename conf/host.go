@@ -3,6 +3,7 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/user"
 	"path/filepath"
 	"strings"
@@ -32,6 +33,23 @@ func path(most int) form[string] {
 		}
 		return filepath.Clean(s), nil
 	}
+}
+
+// endpoint is an address and port, the absolute path of a socket, or "" for none.
+func endpoint(value any) (string, error) {
+	const such = `an address and a port such as "127.0.0.1:9478" or "[::1]:9478", or the absolute path of a socket`
+	s, err := asString(value, such)
+	if err != nil || s == "" {
+		return "", err
+	}
+	if filepath.IsAbs(s) {
+		return path(maxSocketPath)(s)
+	}
+	at, err := netip.ParseAddrPort(s)
+	if err != nil || at.Port() == 0 {
+		return "", errors.New("must be " + such)
+	}
+	return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String(), nil
 }
 
 // interfaceName is what dev_valid_name of net/core/dev.c lets pass, less patterns and what does not print.

@@ -71,6 +71,7 @@ func TestGood(t *testing.T) {
 				},
 				State:   State{Dir: "/srv/state"},
 				Control: Control{Socket: "/srv/state/sock", Group: "root"},
+				Metrics: Metrics{Listen: "10.0.0.5:9478", Expose: true},
 				Log:     Log{Level: zapcore.DebugLevel, Format: JSON},
 				Hook:    everyHook(),
 			}
@@ -95,9 +96,12 @@ func TestGood(t *testing.T) {
 				c.Ignore.Sources = append(c.Ignore.Sources, netip.MustParsePrefix(s))
 			}
 		},
-		"no-escalate":   func(c *Config) { c.Block.Escalate = nil },
-		"long-timeout":  func(c *Config) { c.Block.Timeout, c.Block.Escalate = 2*time.Hour, []time.Duration{day, 7 * day} },
-		"strange-names": func(c *Config) { c.Mode, c.TCP.Banner = Observe, "[tcp]\nport = 99\n\"" },
+		"metrics-loopback": func(c *Config) { c.Metrics.Listen = "[::1]:9478" },
+		"metrics-mapped":   func(c *Config) { c.Metrics.Listen = "127.0.0.2:9478" },
+		"metrics-socket":   func(c *Config) { c.Metrics.Listen = "/run/nftsentry/metrics.sock" },
+		"no-escalate":      func(c *Config) { c.Block.Escalate = nil },
+		"long-timeout":     func(c *Config) { c.Block.Timeout, c.Block.Escalate = 2*time.Hour, []time.Duration{day, 7 * day} },
+		"strange-names":    func(c *Config) { c.Mode, c.TCP.Banner = Observe, "[tcp]\nport = 99\n\"" },
 	}
 	files := glob(t, "testdata/good/*.toml")
 	if len(files) != len(changes) {

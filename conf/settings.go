@@ -2,6 +2,7 @@ package conf
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -61,6 +62,9 @@ func (c *Config) settings() settings {
 		{"control.socket", one(&c.Control.Socket, path(maxSocketPath))},
 		{"control.group", one(&c.Control.Group, group)},
 
+		{"metrics.listen", one(&c.Metrics.Listen, endpoint)},
+		{"metrics.expose", one(&c.Metrics.Expose, boolean)},
+
 		{"log.level", one(&c.Log.Level, oneOf(zapcore.DebugLevel, zapcore.InfoLevel, zapcore.WarnLevel, zapcore.ErrorLevel))},
 		{"log.format", one(&c.Log.Format, oneOf(Auto, Console, JSON))},
 		{"log.compat", one(&c.Log.Compat, boolean)},
@@ -78,6 +82,20 @@ func (c *Config) check(d *document) {
 	}
 	if d.sound("block.timeout", "block.escalate") {
 		c.checkEscalate(d)
+	}
+	if d.sound("metrics.listen", "metrics.expose", "control.socket") {
+		c.checkMetrics(d)
+	}
+}
+
+// checkMetrics reports metrics that others could read unless that is meant, and a socket that is used twice.
+func (c *Config) checkMetrics(d *document) {
+	at, err := netip.ParseAddrPort(c.Metrics.Listen)
+	switch {
+	case c.Metrics.Listen == c.Control.Socket:
+		d.report("metrics.listen", "this is control.socket: the metrics need a socket of their own")
+	case err == nil && !at.Addr().IsLoopback() && !c.Metrics.Expose:
+		d.report("metrics.listen", fmt.Sprintf("others than this host could read the metrics: take \"127.0.0.1:%d\" or \"[::1]:%[1]d\", or set metrics.expose = true", at.Port()))
 	}
 }
 

@@ -235,7 +235,7 @@ func (c *Controller) UnblockMany(ctx context.Context, sources []netip.Prefix) (e
 			answer(err)
 			return
 		}
-		c.log.Info("unblock many", zap.Int("blocks", len(ended)), zap.String("reason", byOperator))
+		c.log.Info("unblock many", zap.Int("blocks", len(ended)), zap.String("reason", ByOperator))
 		c.store.EndAll(ended, time.Now(), true, c.toldAll(maps.Values(gone), c.unblocked, stored(answer)))
 	})
 	if err != nil {

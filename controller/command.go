@@ -177,9 +177,6 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 	return b, nil
 }
 
-// byOperator is the reason of what a person has asked for.
-const byOperator = "operator"
-
 // Unblock ends the block of a source, or the one around an address if that
 // was made for an address in it, and forgets the strikes of the source.
 //
@@ -192,7 +189,7 @@ func (c *Controller) Unblock(ctx context.Context, source netip.Prefix) (state.Bl
 			answer(err)
 			return
 		}
-		c.store.End(b.Source, time.Now(), true, c.told(Notice{What: Unblocked, Block: b, Reason: byOperator}, stored(answer)))
+		c.store.End(b.Source, time.Now(), true, c.told(Notice{What: Unblocked, Block: b, Reason: ByOperator}, stored(answer)))
 	})
 	if err != nil {
 		return state.Block{}, err
@@ -208,7 +205,7 @@ func (c *Controller) unblockOnWord(source netip.Prefix) (state.Block, error) {
 	if err != nil {
 		return state.Block{}, err
 	}
-	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", byOperator))
+	c.log.Info("unblock", zap.String("src", display(b.Source)), zap.String("reason", ByOperator))
 	return b, nil
 }
 
@@ -244,7 +241,7 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 		all := slices.Collect(before.sources())
 		n = len(all)
 		c.stats.Ended += uint64(n)
-		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", byOperator))
+		c.log.Info("unblock all", zap.Int("blocks", n), zap.String("reason", ByOperator))
 		if n == 0 {
 			answer(nil)
 			return
@@ -288,7 +285,7 @@ func (c *Controller) Stats(ctx context.Context) (Stats, error) {
 	err := c.call(ctx, func(answer func(error)) {
 		s = c.stats
 		s.Live, s.Prefixes, s.Served, s.Doubts = c.blocks.len(), c.ignored.size(), len(c.served), c.doubts.list()
-		s.Panicked, s.Unlisted, s.Damage = c.panicked, c.cfg.Unlisted, c.repair.failed
+		s.Live6, s.Panicked, s.Unlisted, s.Damage = c.blocks.count(false), c.panicked, c.cfg.Unlisted, c.repair.failed
 		answer(nil)
 	})
 	if err != nil {

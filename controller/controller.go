@@ -71,6 +71,7 @@ type Stats struct {
 	Evicted   uint64   // blocks that had to make room for others
 	Damage    error    // why the table cannot be made again; nil if there is no need
 	Live      int      // blocks in force now
+	Live6     int      // of these, IPv6
 	Prefixes  int      // addresses and prefixes that are ignored now
 	Served    int      // ports where a service was seen
 	Panicked  bool     // all blocks are suspended
@@ -152,7 +153,7 @@ func (c *Controller) arm(timer *time.Timer) {
 
 // due does what is due.
 func (c *Controller) due(now time.Time) {
-	c.end(c.blocks.due(now), "expired")
+	c.end(c.blocks.due(now), Expired)
 	for _, reason := range c.doubts.settle(now) {
 		c.tell(Notice{What: Trusted, Reason: reason})
 	}
@@ -267,7 +268,7 @@ func (c *Controller) end(ended []state.Block, reason string) {
 	if err := c.kernel.Unblock(sources...); err != nil {
 		c.log.Warn("cannot take ended blocks out of the kernel", zap.Int("blocks", len(ended)), zap.Error(err))
 		c.lose(err)
-		if reason != "expired" { // the kernel ends those by itself, a second later at most
+		if reason != Expired { // the kernel ends those by itself, a second later at most
 			c.harm("it has blocks that have ended", err)
 		}
 	}

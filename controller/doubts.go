@@ -34,11 +34,14 @@ func (d *doubts) calmOf(v listener.Verdict) time.Duration {
 // A doubt lasts from its first sign until calm after its last one.
 type doubt struct{ first, last time.Time }
 
-// reasons say what is the matter, and what can be done.
-var reasons = map[listener.Verdict]string{
-	listener.Crowded:   "a set of the kernel is full, as by a flood of forged sources",
-	listener.Overspent: "trigger.budget is spent",
-}
+// Why unproven evidence is not trusted, as the Reason of Doubted and Trusted
+// and in Stats.
+const (
+	DoubtCrowded = "a set of the kernel is full, as by a flood of forged sources"
+	DoubtBudget  = "trigger.budget is spent"
+)
+
+var reasons = map[listener.Verdict]string{listener.Crowded: DoubtCrowded, listener.Overspent: DoubtBudget}
 
 func newDoubts(log *zap.Logger, budget nft.Rate) doubts {
 	return doubts{log: log, refill: budget.Per / time.Duration(max(1, budget.Count)), open: make(map[listener.Verdict]doubt)}

@@ -45,6 +45,14 @@ func (w What) String() string {
 	return "unknown"
 }
 
+// Why a block has ended, as the Reason of Unblocked.
+const (
+	Expired    = "expired"  // its time was up
+	ByOperator = "operator" // somebody has asked for it
+	NowIgnored = "ignored"  // its source is never blocked by now
+	MadeRoom   = "room"     // the kernel's set was full
+)
+
 // A Notice tells of one thing that has happened. What it is about says which
 // of the fields it has; the others are zero.
 type Notice struct {
@@ -108,5 +116,5 @@ func (c *Controller) toldAll(all iter.Seq[state.Block], notice func(state.Block)
 
 // unblocked is what the audience hears of a block that an operator has ended.
 func (c *Controller) unblocked(b state.Block) Notice {
-	return Notice{What: Unblocked, Block: b, Reason: byOperator}
+	return Notice{What: Unblocked, Block: b, Reason: ByOperator}
 }

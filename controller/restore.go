@@ -366,7 +366,7 @@ func (c *Controller) endIgnored() {
 		}
 	}
 	slices.SortFunc(now, func(a, b state.Block) int { return a.Source.Compare(b.Source) })
-	c.end(now, "ignored")
+	c.end(now, NowIgnored)
 }
 
 func describe(ignored map[netip.Prefix]string) map[netip.Prefix]string {

@@ -30,7 +30,7 @@ func (c *Controller) makeRoom(source netip.Prefix) {
 	}
 	victim := slices.MinFunc(hosts, spared)
 	victim.Until = time.Now()
-	c.end([]state.Block{victim}, "room")
+	c.end([]state.Block{victim}, MadeRoom)
 }
 
 // relieve makes room for what the kernel blocks by itself, when a set is full
@@ -50,7 +50,7 @@ func (c *Controller) relieve(v4 bool) {
 		victims[i].Until = time.Now()
 	}
 	c.stats.Evicted += room
-	c.end(victims, "room")
+	c.end(victims, MadeRoom)
 }
 
 // hosts are the blocks that go to the set of hosts of a family.
@@ -79,7 +79,7 @@ func spared(a, b state.Block) int {
 func (c *Controller) spare(over []state.Block) {
 	for _, b := range over {
 		c.stats.Evicted++
-		c.over(b, "room")
+		c.over(b, MadeRoom)
 	}
 }
 

@@ -17,7 +17,7 @@ var arrows = map[string][]string{
 	"cmd/nftsentry": {
 		"cmd/nftsentry/internal/doctor", "cmd/nftsentry/internal/selftest", "cmd/nftsentry/internal/top", "conf", "conf/ignore",
 		"conf/portsentry", "controller", "controller/api", "controller/compat", "controller/hook", "controller/host",
-		"controller/tally", "controller/trace", "integration/namespace", "listener", "nft", "state",
+		"controller/metrics", "controller/tally", "controller/trace", "integration/namespace", "listener", "nft", "state",
 	},
 	"cmd/nftsentry/internal/doctor":   {"conf", "controller/api", "controller/host", "nft", "nft/survey", "state", "integration/namespace"},
 	"cmd/nftsentry/internal/selftest": {"conf", "controller/api", "nft", "integration/namespace", "integration/packet"},
@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"controller/compat":               {},
 	"controller/hook":                 {},
 	"controller/host":                 {},
+	"controller/metrics":              {},
 	"controller/tally":                {},
 	"controller/trace":                {},
 	"integration":                     {},

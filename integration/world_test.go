@@ -175,14 +175,14 @@ func (p *program) status() api.Status {
 	return s
 }
 
-// counted is what nft(8) says of what an element has counted.
-var counted = regexp.MustCompile(` counter packets \d+ bytes \d+`)
+// elementCounter is what nft(8) says of what an element has counted.
+var elementCounter = regexp.MustCompile(` counter packets \d+ bytes \d+`)
 
 // nftSet is what nft(8) lists of a set of the table, but for what its elements
 // have counted.
 func (p *program) nftSet(name string) string {
 	p.t.Helper()
-	return counted.ReplaceAllString(p.host.Output(p.t, netns.Tool(p.t, "nft"), "list", "set", "inet", "nftsentry", name), "")
+	return elementCounter.ReplaceAllString(p.host.Output(p.t, netns.Tool(p.t, "nft"), "list", "set", "inet", "nftsentry", name), "")
 }
 
 // A daemon is a program that runs.

@@ -15,6 +15,9 @@ import (
 // hear is the controller's audience: it hands on what has happened, and waits
 // for nobody.
 func (g *guard) hear(n controller.Notice) {
+	if g.metrics != nil {
+		measure(g.metrics, n)
+	}
 	g.count(n)
 	remember(g.trace, n)
 	g.tellHooks(n)

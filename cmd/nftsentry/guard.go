@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -23,6 +24,7 @@ import (
 	"nftsentry/controller/compat"
 	"nftsentry/controller/hook"
 	"nftsentry/controller/host"
+	"nftsentry/controller/metrics"
 	"nftsentry/controller/tally"
 	"nftsentry/controller/trace"
 	"nftsentry/listener"
@@ -61,7 +63,9 @@ type guard struct {
 	hooks      *hook.Runner
 	trace      *trace.Log
 	tally      *tally.Keeper
-	ended      atomic.Bool // the controller has
+	ended      atomic.Bool      // the controller has
+	metrics    *metrics.Metrics // nil if they are off
+	scrapes    net.Listener     // as metrics
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -78,7 +82,7 @@ func openGuard(load func() (conf.Config, string, error), out *output) (*guard, e
 	g.cfg.Store(&cfg)
 	g.file.Store(&file)
 	for _, open := range []func(conf.Config) error{
-		g.lock, g.openHooks, g.openSocket, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openIgnored, g.openController,
+		g.lock, g.openHooks, g.openSocket, g.openMetrics, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openIgnored, g.openController,
 	} {
 		if err := open(cfg); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -280,6 +284,9 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.watcher.Run(ctx, func(f host.Facts) { g.follow(ctx, f) }) })
 	tasks.Go(func() error { return g.follower.Run(ctx, g.lookAtIgnored) })
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })
+	if g.metrics != nil {
+		tasks.Go(func() error { return g.metrics.Run(ctx, g.scrapes) })
+	}
 	return tasks.Wait()
 }
 

@@ -76,6 +76,14 @@ func describeFile(file string) string {
 // Reload reads the configuration again and takes it over, but for the keys
 // that it returns, which wait for a restart. An error changes nothing.
 func (g *guard) Reload(ctx context.Context) (api.Reloaded, error) {
+	r, err := g.reload(ctx)
+	if g.metrics != nil {
+		g.metrics.Reloaded(err == nil)
+	}
+	return r, err
+}
+
+func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	cfg, file, err := g.load()
@@ -134,6 +142,8 @@ func keep(cfg *conf.Config, old conf.Config, port uint16) (restart []string) {
 	put("state.dir", cfg.State != old.State, func() { cfg.State = old.State })
 	put("control.socket", cfg.Control.Socket != old.Control.Socket, func() { cfg.Control.Socket = old.Control.Socket })
 	put("control.group", cfg.Control.Group != old.Control.Group, func() { cfg.Control.Group = old.Control.Group })
+	put("metrics.listen", cfg.Metrics.Listen != old.Metrics.Listen, func() { cfg.Metrics.Listen = old.Metrics.Listen })
+	put("metrics.expose", cfg.Metrics.Expose != old.Metrics.Expose, func() { cfg.Metrics.Expose = old.Metrics.Expose })
 	put("log.format", cfg.Log.Format != old.Log.Format, func() { cfg.Log.Format = old.Log.Format })
 	return restart
 }

@@ -35,6 +35,8 @@ var packages = map[string]string{
 	"ping":   "iputils-ping",
 	"nc":     "netcat-openbsd",
 	"sysctl": "procps",
+
+	"promtool": "prometheus",
 }
 
 // Tool returns the path of a program that the test needs, such as nft or nmap. Where it is not installed the test is
@@ -45,7 +47,8 @@ func Tool(t testing.TB, name string) string {
 	if err == nil {
 		return path
 	}
-	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin"} { // not in the PATH of ordinary users
+	// The first are not in the PATH of ordinary users; the last is where integration/deps puts what it does not install.
+	for _, dir := range []string{"/usr/local/sbin", "/usr/sbin", "/sbin", "../bin"} {
 		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
 			return path
 		}
