@@ -32,7 +32,7 @@ lint: go
 	shellcheck .ci/run integration/deps integration/testdata/clean.sh
 
 unit: go
-	$(GO) test -race -timeout 10m ./...
+	$(GO) test -race -timeout 20m ./...
 
 # soak does at full size, and without the race detector, what the tests of
 # resilience do in CI: a thousand kills, full sets, a hundred flushes. It takes

@@ -317,6 +317,7 @@ func (b *builder) fillHosts(hosts iter.Seq[Element]) error {
 // eachHost adds or deletes hosts.
 func (b *builder) eachHost(kind netlink.HeaderType, hosts iter.Seq[Element]) error {
 	w4, w6 := b.batch.elements(kind, b.sets.blocked4), b.batch.elements(kind, b.sets.blocked6)
+	w4.counters, w6.counters = mostCounted, mostCounted
 	for e := range hosts {
 		if e.Prefix.Addr().Is4() {
 			w4.add(e)

@@ -91,8 +91,8 @@ func TestLook(t *testing.T) {
 			Suspect: held("suspects4", "203.0.113.1", "203.0.113.1", time.Minute, ""),
 			Ports:   []HeldPort{remembered(tcp200, 5*time.Minute), remembered(udp201, 6*time.Minute)},
 		}},
-		{name: "added without a comment", address: "203.0.113.2", source: "203.0.113.2/32", want: Sight{
-			Host: held("blocked4", "203.0.113.2", "203.0.113.2", time.Hour, ""),
+		{name: "added by hand, without a comment and a counter", address: "203.0.113.2", source: "203.0.113.2/32", want: Sight{
+			Host: uncounted(held("blocked4", "203.0.113.2", "203.0.113.2", time.Hour, "")),
 		}},
 		{name: "one of an IPv6 prefix", address: "2001:db8:1:2::5", source: "2001:db8:1:2::/64", want: Sight{
 			Host: held("blocked6", "2001:db8:1:2::", "2001:db8:1:2:ffff:ffff:ffff:ffff", time.Hour, "wide"),
@@ -254,4 +254,10 @@ func FuzzElement(f *testing.F) {
 			t.Errorf("read as %+v", e)
 		}
 	})
+}
+
+// uncounted is an element without a counter.
+func uncounted(h *Held) *Held {
+	h.Counted = false
+	return h
 }

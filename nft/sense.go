@@ -238,7 +238,7 @@ func (b *builder) convict() chain {
 		of(overBudget(b.cfg.Budget), goTo("spent")),
 	}}
 	for _, o := range b.origins() {
-		c.rules = append(c.rules, of(o.only, o.key, add(o.blocked, b.cfg.Timeout), goTo("convicted")))
+		c.rules = append(c.rules, of(o.only, o.key, add(o.blocked, b.cfg.Timeout, &expr.Counter{}), goTo("convicted")))
 	}
 	c.rules = append(c.rules, goTo("crowded"))
 	return c

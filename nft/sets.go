@@ -42,13 +42,8 @@ func newSets(t *nftables.Table) sets {
 		s.Concatenation = true
 		return s
 	}
-	blocked := func(f family) *nftables.Set {
-		s := sources(t, "blocked", f, f.keyType, MaxHosts)
-		s.Counter = true
-		return s
-	}
 	return sets{
-		blocked4: blocked(ipv4), blocked6: blocked(ipv6),
+		blocked4: sources(t, "blocked", ipv4, ipv4.keyType, MaxHosts), blocked6: sources(t, "blocked", ipv6, ipv6.keyType, MaxHosts),
 		nets4: nets(t, ipv4), nets6: nets(t, ipv6),
 		ignored4: ignored(t, "ignored4", ipv4), ignored6: ignored(t, "ignored6", ipv6), onLink6: ignored(t, "onlink6", ipv6),
 		peers4: peers(ipv4), peers6: peers(ipv6),
