@@ -53,38 +53,56 @@ func sortedKeys(m map[string][]time.Duration) []string {
 
 // TestBenchTimeToBlock measures from the client's side, for a thousand
 // sources in turn: from the moment when connect(2) to a decoy returns, which
-// is when the server can first accept, until the element is in the kernel.
+// is when the server can first accept, until the element is in the kernel. It
+// does so once more with a hook that never ends.
 func TestBenchTimeToBlock(t *testing.T) {
-	const sources = 1000
 	rows := make(map[string][]time.Duration)
-	for _, f := range families {
-		w := newWorld(t)
-		d := guard(t, w.server, "block.prefix6 = 128")
-		w.router.Addr(t, "cli", "10.8.0.3/16") // so that it finds all of them
-		addrs := benchSources(f.client, sources)
-		for _, a := range addrs {
-			w.client.Addr(t, "eth0", a.String())
-		}
-		reader := newElementReader(t, w.server)
-		for _, a := range addrs {
-			conn, err := w.client.Dial(t.Context(), "tcp", net.JoinHostPort(f.server, "23"), a.Addr().String())
-			if err != nil {
-				t.Fatal(err)
+	for _, hook := range []string{"", hangingHook} {
+		for _, f := range families {
+			w := newWorld(t)
+			p := newProgram(t, w.server, "")
+			script(t, p.trusted(), "hang", "sleep 1000")
+			p.configure("block.prefix6 = 128\n" + hook)
+			name := "connect to element, " + f.name
+			if hook != "" {
+				name += ", a hook hangs"
 			}
-			began := time.Now()
-			for !reader.has(t, f.set, a.Addr()) {
-				if time.Since(began) > 5*time.Second {
-					t.Fatalf("%s is not blocked after 5s", a)
-				}
-			}
-			rows["connect to element, "+f.name] = append(rows["connect to element, "+f.name], time.Since(began))
-			_ = conn.Close()
-		}
-		if got := d.status().Blocks.Live; got != sources {
-			t.Errorf("%d blocks, want %d", got, sources)
+			rows[name] = timeToBlock(t, w, p.run(), f.server, f.client, f.set)
 		}
 	}
 	figures(t, rows)
+}
+
+const hangingHook = "[[hook.exec]]\ncommand = [\"/mnt/hang\"]\ntimeout = \"10m\"\nlimit = \"100000/m\"\n"
+
+// timeToBlock has a thousand sources connect, one after the other.
+func timeToBlock(t *testing.T, w *world, d *daemon, server, client, set string) (all []time.Duration) {
+	t.Helper()
+	const sources = 1000
+	w.router.Addr(t, "cli", "10.8.0.3/16") // so that it finds all of them
+	addrs := benchSources(client, sources)
+	for _, a := range addrs {
+		w.client.Addr(t, "eth0", a.String())
+	}
+	reader := newElementReader(t, w.server)
+	for _, a := range addrs {
+		conn, err := w.client.Dial(t.Context(), "tcp", net.JoinHostPort(server, "23"), a.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for !reader.has(t, set, a.Addr()) {
+			if time.Since(began) > 5*time.Second {
+				t.Fatalf("%s is not blocked after 5s", a)
+			}
+		}
+		all = append(all, time.Since(began))
+		_ = conn.Close()
+	}
+	if got := d.status().Blocks.Live; got != sources {
+		t.Errorf("%d blocks, want %d", got, sources)
+	}
+	return all
 }
 
 // TestBenchRest measures what the daemon costs when nothing happens.
