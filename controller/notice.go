@@ -65,9 +65,10 @@ type Notice struct {
 	Took   time.Duration // from the probe to the block in the kernel
 }
 
-// An Audience is told of everything that happens. It is called by the
-// goroutine of Run and by that of the store: it must not wait for anything, and
-// least of all for the controller.
+// An Audience is told of everything that happens, by the goroutine of Run and
+// in the order in which it happens: what is in the kernel is by then on its way
+// to the store. It must not wait for anything, and least of all for the
+// controller.
 type Audience func(Notice)
 
 // tell tells the audience. The source of a notice without a block has to be
@@ -82,36 +83,34 @@ func (c *Controller) tell(n Notice) {
 	c.audience(n)
 }
 
-// Witness calls f with all live blocks. Whatever the audience has heard by then
+// Witness calls f with all blocks in force: none while they are suspended. Whatever the audience has heard by then
 // is in them, and what it hears later comes later. Like the audience, f must not
 // wait.
 func (c *Controller) Witness(ctx context.Context, f func(live []state.Block)) error {
 	return c.call(ctx, func(answer func(error)) {
-		f(slices.Collect(c.blocks.all()))
+		var live []state.Block
+		if !c.suspended() && !c.cfg.Observe {
+			live = slices.Collect(c.blocks.all())
+		}
+		f(live)
 		answer(nil)
 	})
 }
 
-// told is an answer of the store that tells the audience: what is in the
-// kernel and in the store has happened, and so has what the disk has no room
-// for.
+// told tells the audience, and gives back what waits for the store. The store
+// answers in an order of its own: what became of a source last is to be heard
+// last.
 func (c *Controller) told(n Notice, then func(error)) func(error) {
-	return func(err error) {
-		c.tell(n)
-		if then != nil {
-			then(err)
-		}
-	}
+	c.tell(n)
+	return then
 }
 
 // toldAll is told for many blocks at once.
 func (c *Controller) toldAll(all iter.Seq[state.Block], notice func(state.Block) Notice, then func(error)) func(error) {
-	return func(err error) {
-		for b := range all {
-			c.tell(notice(b))
-		}
-		then(err)
+	for b := range all {
+		c.tell(notice(b))
 	}
+	return then
 }
 
 // unblocked is what the audience hears of a block that an operator has ended.

@@ -147,3 +147,27 @@ func TestResponseOfEither(t *testing.T) {
 		}
 	}
 }
+
+// TestNoticesInOrder shows that what became of a source last is heard last,
+// whatever the store does first.
+func TestNoticesInOrder(t *testing.T) {
+	drive(t, senseConfig(), func(r *rig) {
+		p := netip.MustParsePrefix("203.0.113.7/32")
+		for range 3 {
+			if _, err := r.Block(r.ctx, p, time.Hour, ""); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.Unblock(r.ctx, p); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.touch("203.0.113.7", 23)
+		want := []string{
+			"block 203.0.113.7", "unblock 203.0.113.7 (operator)", "block 203.0.113.7", "unblock 203.0.113.7 (operator)",
+			"block 203.0.113.7", "unblock 203.0.113.7 (operator)", "sentence 203.0.113.7", "block 203.0.113.7",
+		}
+		if diff := cmp.Diff(want, r.notices()); diff != "" {
+			t.Errorf("heard (-want +got):\n%s", diff)
+		}
+	})
+}

@@ -22,7 +22,7 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 	return c.call(ctx, func(answer func(error)) {
 		defer c.sparing()()
 		c.adoptUntold()
-		old, ignored := c.cfg, c.ignored
+		old, ignored, host := c.cfg, c.ignored, c.host
 		c.cfg = cfg
 		c.host.Serving = serving
 		c.setHost(c.host)
@@ -35,7 +35,7 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 		}
 		if err != nil {
 			c.lose(err)
-			c.cfg, c.ignored = old, ignored
+			c.cfg, c.ignored, c.host = old, ignored, host
 			answer(err)
 			return
 		}

@@ -115,6 +115,10 @@ file = "/mnt/hosts.deny"
 		})
 	}
 	denied("both are denied", client4, "[2001:db8:8::]/64")
+	d.must("panic")
+	denied("nobody is denied in panic")
+	d.must("resume")
+	denied("both are denied again", client4, "[2001:db8:8::]/64")
 	d.must("unblock", client4)
 	if got := written(t, dir, 5)[4]; got != "gone "+client4+" unblock unproven "+client4+"/32" {
 		t.Errorf("the end of a block was told as %q", got)
@@ -124,9 +128,13 @@ file = "/mnt/hosts.deny"
 		t.Errorf("status has no line of the hook:\n%s", got)
 	}
 	d.end(unix.SIGKILL)
-	p.must("teardown") // forgets the block while nobody looks
+	cmd := p.host.Command(p.wrap[0], append(slices.Clone(p.wrap[1:]), os.Getenv(programEnv), "teardown", "-c", p.conf)...)
+	p.host.Start(t, cmd)
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	denied("nobody is denied after a teardown")
 	d = p.run()
-	denied("nobody is denied after a restart without blocks")
 	if code := d.end(unix.SIGTERM); code != 0 {
 		t.Errorf("exit status %d", code)
 	}

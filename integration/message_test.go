@@ -36,6 +36,7 @@ func TestMessages(t *testing.T) {
 		{[]string{"block"}, 2, `block takes one address or prefix or more: see "nftsentry block --help"`},
 		{[]string{"block", "localhost"}, 2, `"localhost" is not a source: write an address such as 192.0.2.7 or a prefix such as 192.0.2.0/24`},
 		{[]string{"block", "10.0.0.1/8"}, 2, `"10.0.0.1/8" is not a source: write the network 10.0.0.0/8 or the address 10.0.0.1`},
+		{[]string{"block", "0.0.0.0/0"}, 2, `0.0.0.0/0 is everybody, you too: name narrower prefixes`},
 		{[]string{"block", "fe80::1%eth0"}, 2, `"fe80::1%eth0" is not a source: write an address without a zone, such as fe80::1`},
 		{[]string{"block", "--timeout", "10", "192.0.2.7"}, 2, `--timeout 10: a duration needs a unit, such as "10s"`},
 		{[]string{"block", "--timeout", "0s", "192.0.2.7"}, 2, `--timeout 0s: from 1s to 3650d`},

@@ -57,7 +57,7 @@ const maxOver = 32768
 func (cs changes) bound(recorded func(source netip.Prefix) bool) {
 	var over []*Block
 	for _, c := range cs {
-		if c.live == nil && c.last != nil {
+		if c.live == nil && c.last != nil && c.saved == nil && c.ended == nil {
 			over = append(over, c.last)
 		}
 	}

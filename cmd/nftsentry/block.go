@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -73,7 +74,7 @@ func blockRequest(args []string, file, timeout, comment string) (r api.BulkReque
 		return r, usagef("--comment: %w", err)
 	}
 	for _, arg := range args {
-		source, err := api.ParseSource(arg)
+		source, err := blockable(arg)
 		if err != nil {
 			return r, &usageError{err}
 		}
@@ -143,7 +144,7 @@ func scanSources(in io.Reader, name string) (sources []string, err error) {
 		if text = strings.TrimSpace(text); text == "" {
 			continue
 		}
-		source, err := api.ParseSource(text)
+		source, err := blockable(text)
 		if err != nil {
 			wrong.Add(fmt.Errorf("%s:%d: %w", name, line, err))
 			continue
@@ -208,4 +209,14 @@ func worse(end, err error) error {
 		return &usageError{errSilent}
 	}
 	return errSilent
+}
+
+// blockable reads a source that is not everybody: a slip of a digit is no
+// reason to cut the host off.
+func blockable(text string) (netip.Prefix, error) {
+	source, err := api.ParseSource(text)
+	if err == nil && source.Bits() == 0 {
+		err = fmt.Errorf("%s is everybody, you too: name narrower prefixes", source)
+	}
+	return source, err
 }

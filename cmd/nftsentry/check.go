@@ -9,6 +9,7 @@ import (
 
 	"nftsentry/conf"
 	"nftsentry/conf/ignore"
+	"nftsentry/controller/hook"
 	"nftsentry/nft"
 )
 
@@ -32,8 +33,9 @@ func newCheck(o *options) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration and this host, and change nothing",
 		Long: `Check reads the configuration and reports all that is wrong in it at once, with
-line and column, and likewise the files of ignore.files. Then it asks the kernel whether it would take the table, in a
-transaction that is thrown away.
+line and column, and likewise the files of ignore.files. Then it asks the kernel
+whether it would take the table, in a transaction that is thrown away, and looks
+at the programs and files that hooks need.
 
 Exit status: 0 if all is well, 1 if this host lacks something, 2 if the
 configuration, or a file that it names, is wrong.`,
@@ -74,14 +76,23 @@ func mistakes(err error) []string {
 	return out
 }
 
+// A hostCheckOf does a check.
+type hostCheckOf struct {
+	name string
+	do   func() error
+}
+
 // checkHost asks of the host what run will need.
 func checkHost(cfg conf.Config) []hostCheck {
-	checks := []struct {
-		name string
-		do   func() error
-	}{
+	checks := []hostCheckOf{
 		{"rights", checkRights},
 		{"kernel", func() error { return checkKernel(cfg) }},
+	}
+	if hooks := (&guard{}).hookConfig(cfg.Hook); len(hooks.Exec)+len(hooks.Mail)+len(hooks.Webhook) > 0 || hooks.HostsDeny != nil {
+		checks = append(checks, hostCheckOf{"hooks", func() error {
+			_, err := hook.New(hooks, zap.NewNop())
+			return err
+		}})
 	}
 	var out []hostCheck
 	for _, c := range checks {

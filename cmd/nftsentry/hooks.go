@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -35,6 +36,19 @@ func (g *guard) syncHooks(ctx context.Context) error {
 	})
 }
 
+// resync is syncHooks for who has changed what is in force, whether or not he
+// waits for it.
+func (g *guard) resync() {
+	ctx, cancel := context.WithTimeout(context.Background(), syncWithin)
+	defer cancel()
+	if err := g.syncHooks(ctx); err != nil {
+		g.log.Warn("hosts.deny was not looked through: reload again", zap.Error(err))
+	}
+}
+
+// syncWithin is how long the controller may take to tell of all blocks.
+const syncWithin = 10 * time.Second
+
 // configureHooks takes over other hooks, and gives back what takes over the old
 // ones again.
 func (g *guard) configureHooks(cfg conf.Config) (back func(), err error) {
@@ -46,6 +60,7 @@ func (g *guard) configureHooks(cfg conf.Config) (back func(), err error) {
 		if err := g.hooks.Configure(old); err != nil {
 			g.log.Error("hooks cannot be put back as they were: reload again", zap.Error(err))
 		}
+		g.resync()
 	}, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"slices"
 
 	"go.uber.org/zap"
 
@@ -38,13 +37,11 @@ func (g *guard) openIgnored(cfg conf.Config) error {
 // lookAtIgnored reads ignore.files again and takes over what has changed. It is
 // called by the follower alone, and is always done.
 func (g *guard) lookAtIgnored(ctx context.Context) (done bool) {
-	files := g.cfg.Load().Ignore.Files
-	list, err := ignore.Read(files)
-	g.mu.Lock()
+	g.mu.Lock() // a reload reads them too
 	defer g.mu.Unlock()
+	list, err := ignore.Read(g.cfg.Load().Ignore.Files)
 	old := g.list.Load()
 	switch {
-	case !slices.Equal(files, g.cfg.Load().Ignore.Files): // a reload has read others, and the follower comes back
 	case err != nil:
 		l := &listing{list: old.list, err: err, none: old.none}
 		g.list.Store(l)
@@ -70,6 +67,9 @@ func (g *guard) takeOver(ctx context.Context, old *listing, list ignore.List) {
 	}
 	if old.err != nil {
 		g.log.Info("ignore.files can be read again")
+	}
+	if old.none {
+		g.resync()
 	}
 	g.list.Store(&listing{list: list})
 }

@@ -173,6 +173,7 @@ func (g *guard) switchPanic(ctx context.Context, on bool) (api.Panicked, error) 
 	if err != nil {
 		return api.Panicked{}, err
 	}
+	g.resync()
 	if err := setPanicked(g.cfg.Load().State.Dir, on); err != nil {
 		return api.Panicked{}, fmt.Errorf("done in the kernel, but a restart will not know of it: %w", err)
 	}

@@ -119,9 +119,7 @@ func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 	g.list.Store(read)
 	g.follower.Follow(cfg.Ignore.Files)
 	g.file.Store(&file)
-	if err := g.syncHooks(ctx); err != nil {
-		g.log.Warn("hosts.deny was not looked through: reload again", zap.Error(err))
-	}
+	g.resync()
 	g.log.Info("reload", zap.String("config", describeFile(file)), zap.Strings("restart", restart))
 	return api.Reloaded{Config: file, Restart: restart}, nil
 }

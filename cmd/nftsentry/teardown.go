@@ -13,6 +13,7 @@ import (
 
 	"nftsentry/conf"
 	"nftsentry/controller/api"
+	"nftsentry/controller/hook"
 	"nftsentry/nft"
 	"nftsentry/state"
 )
@@ -65,12 +66,38 @@ func (o *options) teardown(cfg conf.Config) error {
 	if err != nil {
 		return fmt.Errorf("the table is gone, but not the blocks on record, which the next start would restore: %w", err)
 	}
+	if err := forgetDenied(cfg); err != nil {
+		return fmt.Errorf("the table and the blocks are gone, but not their lines in hosts.deny: %w", err)
+	}
 	text := "no table inet " + nft.TableName + " was there"
 	if found {
 		text = "removed table inet " + nft.TableName
 	}
 	_, err = fmt.Fprintf(o.out.data, "%s; ended %s on record\n", text, plural(ended, "block"))
 	return err
+}
+
+// forgetDenied takes the lines of blocks out of hosts.deny, if hooks keep them
+// there.
+func forgetDenied(cfg conf.Config) error {
+	deny := (&guard{}).hookConfig(cfg.Hook).HostsDeny
+	if deny == nil {
+		return nil
+	}
+	runner, err := hook.New(hook.Config{HostsDeny: deny}, zap.NewNop())
+	if err != nil {
+		return err
+	}
+	runner.Sync(nil)
+	done, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := runner.Run(done); err != nil { // writes what is pending
+		return err
+	}
+	if s := runner.Stats()[0]; s.Failed > 0 || s.Waiting > 0 {
+		return fmt.Errorf("%s could not be written: take the lines between the marks of nftsentry out by hand", deny.File)
+	}
+	return nil
 }
 
 // endRecorded ends all blocks in the store, if there is one.

@@ -26,7 +26,7 @@ func newWatch(o *options) *cobra.Command {
   ignored      a tripwire was touched by a source that is never blocked
   repeated     a tripwire was touched by a source that is blocked already
   sentence     a source is about to be blocked
-  block        a source is blocked, in the kernel and on disk
+  block        a source is blocked
   extend       a block that is in force got another end
   unblock      a block has ended
   would-block  what would be blocked, in observe mode or by respond = "log"

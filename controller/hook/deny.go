@@ -96,6 +96,9 @@ func (d *denier) rewrite(dir *os.File, j *job) error {
 	if text == old.text {
 		return nil
 	}
+	if len(text) > maxDeny {
+		return fmt.Errorf("%s: would be larger than 16 MiB: shorten the line of hook.hosts_deny, or let blocks end sooner", d.File)
+	}
 	d.between()
 	if err := d.replace(dir, old, text); err != nil {
 		return fmt.Errorf("write %s: %w", d.File, err)
