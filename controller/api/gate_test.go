@@ -123,7 +123,8 @@ func closed(conn net.Conn) {
 func TestCrowd(t *testing.T) {
 	const (
 		clients = 1000
-		enough  = 100 * time.Millisecond
+		usual   = 20 * time.Millisecond  // half of the answers
+		enough  = 500 * time.Millisecond // all but 1 in 100: the host may have other things to do; a crowd that is waited for takes patience
 	)
 	core, logs := observer.New(zap.InfoLevel)
 	s := serveAs(t, zap.New(core), crowdedGuard{}, nil)
@@ -153,8 +154,8 @@ func TestCrowd(t *testing.T) {
 		}
 	}
 	slices.Sort(took)
-	if most := took[len(took)*99/100]; most > enough { // the host may have other things to do for a moment
-		t.Errorf("of %d answers 1 in 100 took longer than %v, want %v at most", len(took), most, enough)
+	if half, most := took[len(took)/2], took[len(took)*99/100]; half > usual || most > enough {
+		t.Errorf("of %d answers half took up to %v and 99%% up to %v, want %v and %v at most", len(took), half, most, usual, enough)
 	}
 	t.Logf("%d answers: half of them in %v, 99%% in %v, all in %v", len(took), took[len(took)/2], took[len(took)*99/100], took[len(took)-1])
 	cancel()
