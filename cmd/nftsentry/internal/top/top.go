@@ -12,10 +12,11 @@ import (
 	"nftsentry/controller/api"
 )
 
-// Run shows what the daemon does until a key, a signal or the daemon ends it,
-// and leaves the terminal as it was. The terminal is in and out.
+// Run shows what the daemon does until a key, ctx or the daemon ends it, and
+// leaves the terminal as it was. The terminal is in and out; signals are the
+// caller's, to end ctx by.
 //
-// Errors: those of the daemon; nil when a person or a signal has ended it.
+// Errors: those of the daemon; nil when a person or ctx has ended it.
 func Run(ctx context.Context, daemon Daemon, in io.Reader, out io.Writer) error {
 	if _, err := daemon.Status(ctx); err != nil {
 		return err // before the screen is taken
@@ -23,15 +24,15 @@ func Run(ctx context.Context, daemon Daemon, in io.Reader, out io.Writer) error 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	m := newModel(ctx, daemon, time.Now())
-	program := tea.NewProgram(m, tea.WithContext(ctx), tea.WithInput(in), tea.WithOutput(out))
+	// Neither its context nor its signals: after these the library closes its
+	// reader while that still reads. Quit waits for the reader.
+	program := tea.NewProgram(m, tea.WithoutSignalHandler(), tea.WithInput(in), tea.WithOutput(out))
+	defer context.AfterFunc(ctx, program.Quit)()
 	var watching errgroup.Group
 	watching.Go(func() error { return follow(ctx, daemon, program.Send) })
 	_, err := program.Run()
 	cancel()
 	_ = watching.Wait() // its error was sent
-	if errors.Is(err, tea.ErrProgramKilled) && !errors.Is(err, tea.ErrProgramPanic) || errors.Is(err, tea.ErrInterrupted) {
-		err = nil // by a signal
-	}
 	return errors.Join(err, m.err)
 }
 
