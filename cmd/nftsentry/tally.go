@@ -97,7 +97,7 @@ func reportOf(sum tally.Report, r api.ReportRequest) api.Report {
 	out := api.Report{
 		Since: sum.Since.UTC(), From: r.Edges[0].UTC(), To: r.Edges[len(r.Edges)-1].UTC(), Unread: sum.Unread,
 		Totals: countsOf(sum.Total.Counts),
-		Before: api.ReportPart{From: r.From.UTC(), To: r.To.UTC(), Totals: countsOf(sum.Before.Counts)},
+		Before: api.ReportPart{From: r.From.UTC(), To: r.To.UTC(), Totals: countsOf(sum.Before)},
 		Ports:  listOf(sum.Total.Ports, tally.Port.String), Sources: listOf(sum.Total.Sources, api.Display),
 		Networks: listOf(sum.Total.Networks, api.Display), Offenders: listOf(sum.Total.Offenders, api.Display),
 	}

@@ -14,7 +14,8 @@ type fakeStore struct {
 	mu      sync.Mutex
 	records map[string][]byte
 	writes  int
-	failing error // of EachTally
+	failing error  // of EachTally
+	asked   func() // is called by EachTally, unless it is nil
 }
 
 func newFakeStore() *fakeStore { return &fakeStore{records: make(map[string][]byte)} }
@@ -49,8 +50,11 @@ func (s *fakeStore) all() map[string][]byte {
 func (s *fakeStore) EachTally(from, to string, visit func(string, []byte) error) error {
 	s.mu.Lock()
 	records := maps.Clone(s.records)
-	err := s.failing
+	err, asked := s.failing, s.asked
 	s.mu.Unlock()
+	if asked != nil {
+		asked()
+	}
 	if err != nil {
 		return err
 	}

@@ -88,10 +88,10 @@ type Total struct {
 // Add adds a record, whose memory it takes over.
 func (t *Total) Add(r *Record) {
 	t.counts.add(&r.Counts)
-	t.ports.add(r.Ports)
-	t.sources.add(r.Sources)
-	t.networks.add(r.Networks)
-	t.offenders.add(r.Offenders)
+	t.ports.add(r.Ports, comparePorts)
+	t.sources.add(r.Sources, netip.Prefix.Compare)
+	t.networks.add(r.Networks, netip.Prefix.Compare)
+	t.offenders.add(r.Offenders, netip.Prefix.Compare)
 }
 
 // Record is the total, with so many rows of each list at the most.
@@ -215,6 +215,15 @@ func (h *hour) probe(e *Event, made, would uint64) {
 
 func note[K comparable](r *Row[K], made, would uint64, e *Event) {
 	r.Blocks, r.Would, r.Last = r.Blocks+made, r.Would+would, e.Time.Unix()
+}
+
+// absorb adds what another has counted.
+func (h *hour) absorb(o *hour) {
+	h.counts.add(&o.counts)
+	h.ports.absorb(&o.ports)
+	h.sources.absorb(&o.sources)
+	h.networks.absorb(&o.networks)
+	h.offenders.absorb(&o.offenders)
 }
 
 // record is what was counted, without the errors of counting.

@@ -1,6 +1,7 @@
 package tally
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -8,13 +9,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 var start = time.Date(2026, 11, 24, 15, 20, 0, 0, time.UTC)
 
-var equal = cmp.Options{cmpopts.EquateComparable(netip.Prefix{}), cmp.AllowUnexported(Row[Port]{}, Row[netip.Prefix]{}), cmpopts.EquateEmpty()}
+var equal = gocmp.Options{cmpopts.EquateComparable(netip.Prefix{}), gocmp.AllowUnexported(Row[Port]{}, Row[netip.Prefix]{}), cmpopts.EquateEmpty()}
 
 // TestHourCounts shows what each event counts as.
 func TestHourCounts(t *testing.T) {
@@ -48,7 +49,7 @@ func TestHourCounts(t *testing.T) {
 	} {
 		var h hour
 		h.add(&tt.event)
-		if diff := cmp.Diff(tt.want, h.counts); diff != "" {
+		if diff := gocmp.Diff(tt.want, h.counts); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
@@ -90,7 +91,7 @@ func TestRecord(t *testing.T) {
 			{Key: p("2001:db8:1:2::/64"), Weight: 1, Would: 1, Last: at + 2, Why: "tcp/23 connect"},
 		}},
 	}
-	if diff := cmp.Diff(want, again.Record(100), equal); diff != "" {
+	if diff := gocmp.Diff(want, again.Record(100), equal); diff != "" {
 		t.Errorf("record (-want +got):\n%s", diff)
 	}
 	if err := again.addEncoded([]byte("{")); err == nil {
@@ -134,11 +135,32 @@ func TestSketchBound(t *testing.T) {
 // TestSumCut shows that rows which are left out are told of.
 func TestSumCut(t *testing.T) {
 	var s sum[int]
-	s.add(List[int]{Rows: []Row[int]{{Key: 1, Weight: 5}, {Key: 2, Weight: 7}}})
-	if l := s.top(2, func(a, b int) int { return a - b }); l.Rest != 0 || len(l.Rows) != 2 || l.Rows[0].Key != 2 {
+	s.add(List[int]{Rows: []Row[int]{{Key: 1, Weight: 5}, {Key: 2, Weight: 7}}}, cmp.Compare)
+	if l := s.top(2, cmp.Compare); l.Rest != 0 || len(l.Rows) != 2 || l.Rows[0].Key != 2 {
 		t.Errorf("top 2 = %+v", l)
 	}
-	if l := s.top(1, func(a, b int) int { return a - b }); l.Rest != 1 || l.Cut || len(l.Rows) != 1 {
+	if l := s.top(1, cmp.Compare); l.Rest != 1 || l.Cut || len(l.Rows) != 1 {
+		t.Errorf("top 1 = %+v", l)
+	}
+}
+
+// TestSumBound shows that a sum of any number of keys takes little room, and keeps those that come most often.
+func TestSumBound(t *testing.T) {
+	var s sum[int]
+	most := 0
+	for n := range 1000 {
+		l := List[int]{Rows: []Row[int]{{Key: -1, Weight: 2}}}
+		for i := range kept {
+			l.Rows = append(l.Rows, Row[int]{Key: n*kept + i, Weight: 1})
+		}
+		s.add(l, cmp.Compare)
+		most = max(most, len(s.rows))
+	}
+	if most > 2*summed {
+		t.Errorf("%d keys are summed up at once, want %d at most", most, 2*summed)
+	}
+	l := s.top(1, cmp.Compare)
+	if !l.Cut || l.Rest < summed-1 || l.Rows[0].Key != -1 || l.Rows[0].Weight != 2000 {
 		t.Errorf("top 1 = %+v", l)
 	}
 }

@@ -201,12 +201,10 @@ func (k *Keeper) take() map[time.Time]*hour {
 	return hours
 }
 
-// giveBack takes back what could not be handed in, unless the hour has begun anew.
+// giveBack takes back what could not be handed in.
 func (k *Keeper) giveBack(at time.Time, h *hour) {
 	k.mu.Lock()
-	if k.hours[at] == nil {
-		k.hours[at] = h
-	}
+	k.hour(at).absorb(h)
 	k.touch()
 }
 

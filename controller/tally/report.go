@@ -22,7 +22,7 @@ type Report struct {
 	Since  time.Time // when the counting began; zero if it never has
 	Total  Record    // of the whole period
 	Parts  []Counts  // one less than there are edges
-	Before Record    // of the period that it is compared with
+	Before Counts    // of the period that it is compared with
 	Unread int       // records that were damaged, and are left out
 }
 
@@ -57,7 +57,7 @@ func Read(from Reader, p Period, most int) (Report, error) {
 			return Report{}, err
 		}
 	}
-	r.Total, r.Before = s.total.Record(most), s.before.Record(most)
+	r.Total = s.total.Record(most)
 	return r, nil
 }
 
@@ -71,8 +71,8 @@ func earlier(a, b time.Time) time.Time {
 // summing adds records to a report.
 type summing struct {
 	Period
-	report        *Report
-	total, before Total
+	report *Report
+	total  Total
 }
 
 func (s *summing) take(key string, value []byte) error {
@@ -90,16 +90,28 @@ func (s *summing) take(key string, value []byte) error {
 	if !inside && !before {
 		return nil
 	}
+	if !inside {
+		return s.takeBefore(value)
+	}
 	var r Record
 	if err := json.Unmarshal(value, &r); err != nil {
 		s.report.Unread++
 		return nil
 	}
-	if inside {
-		s.report.Parts[part].add(&r.Counts)
-		s.total.Add(&r)
+	s.report.Parts[part].add(&r.Counts)
+	s.total.Add(&r)
+	return nil
+}
+
+// takeBefore takes the totals alone.
+func (s *summing) takeBefore(value []byte) error {
+	var r struct {
+		Counts Counts `json:"counts"`
+	}
+	if err := json.Unmarshal(value, &r); err != nil {
+		s.report.Unread++
 		return nil
 	}
-	s.before.Add(&r)
+	s.report.Before.add(&r.Counts)
 	return nil
 }

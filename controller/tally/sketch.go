@@ -7,9 +7,10 @@ import (
 
 // Bounds of what is counted by its key.
 const (
-	counted = 256 // keys that are counted at once
-	kept    = 100 // of these, kept on disk
-	maxWhy  = 120 // bytes of a comment
+	counted = 256  // keys that are counted at once
+	kept    = 100  // of these, kept on disk
+	summed  = 4096 // keys that are summed up at the least, of any number; twice as many at the most, and those of a list
+	maxWhy  = 120  // bytes of a comment
 )
 
 // A Row is what is known of one key. All its numbers may be too low where the
@@ -67,6 +68,23 @@ func (s *sketch[K]) add(key K, weight uint64) *Row[K] {
 	return r
 }
 
+// absorb adds what another has counted, which is known well enough without its errors.
+func (s *sketch[K]) absorb(o *sketch[K]) {
+	l := o.list()
+	for i := range l.Rows {
+		s.add(l.Rows[i].Key, l.Rows[i].Weight).add(&l.Rows[i])
+	}
+	s.cut = s.cut || l.Cut
+}
+
+// add adds another row of the same key, but for its weight.
+func (r *Row[K]) add(o *Row[K]) {
+	r.Blocks, r.Would, r.Strikes = r.Blocks+o.Blocks, r.Would+o.Would, max(r.Strikes, o.Strikes)
+	if o.Last >= r.Last {
+		r.Last, r.Why = o.Last, cmp.Or(o.Why, r.Why)
+	}
+}
+
 func (s *sketch[K]) down(i int) {
 	for {
 		least := i
@@ -112,8 +130,8 @@ type sum[K comparable] struct {
 	cut  bool
 }
 
-// add adds a list.
-func (s *sum[K]) add(l List[K]) {
+// add adds a list. Order breaks ties.
+func (s *sum[K]) add(l List[K], order func(a, b K) int) {
 	if s.rows == nil {
 		s.rows = make(map[K]*Row[K])
 	}
@@ -125,12 +143,22 @@ func (s *sum[K]) add(l List[K]) {
 			s.rows[more.Key] = more
 			continue
 		}
-		r.Weight, r.Blocks, r.Would = r.Weight+more.Weight, r.Blocks+more.Blocks, r.Would+more.Would
-		r.Strikes = max(r.Strikes, more.Strikes)
-		if more.Last >= r.Last {
-			r.Last, r.Why = more.Last, cmp.Or(more.Why, r.Why)
-		}
+		r.Weight += more.Weight
+		r.add(more)
 	}
+	if len(s.rows) > 2*summed {
+		s.thin(order)
+	}
+}
+
+// thin forgets the last rows.
+func (s *sum[K]) thin(order func(a, b K) int) {
+	l := s.top(summed, order)
+	clear(s.rows)
+	for i := range l.Rows {
+		s.rows[l.Rows[i].Key] = &l.Rows[i]
+	}
+	s.cut = true
 }
 
 // top is the sum of the lists, cut to the first rows. Order breaks ties.
