@@ -68,6 +68,9 @@ func (r *rig) notices() (all []string) {
 	defer r.mu.Unlock()
 	for _, n := range r.heard {
 		text := n.What.String()
+		if n.Event.Source.IsValid() && !n.Source.IsValid() {
+			text += " of nobody"
+		}
 		switch {
 		case n.Block.Source.IsValid():
 			text += " " + display(n.Block.Source)

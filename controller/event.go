@@ -192,7 +192,7 @@ const underway = time.Second
 // do a connection to a decoy, and a block that the kernel has made anew.
 func (c *Controller) again(e listener.Event, b state.Block) {
 	if e.Time.Sub(b.Since) < underway {
-		c.tell(Notice{Time: e.Time, What: Probed, Event: e})
+		c.tell(Notice{Time: e.Time, What: Probed, Source: b.Source, Event: e})
 		c.debug("already blocked", e)
 		return
 	}

@@ -8,9 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"nftsentry/controller/api"
 	"nftsentry/state"
@@ -111,13 +113,18 @@ func (o *options) showReport(cmd *cobra.Command, f reportFlags, args []string) e
 	if err := newReportView(r, p, time.Local, htmlRows).html(&page); err != nil {
 		return err
 	}
-	if file != "-" {
-		return writeWhole(file, page.Bytes())
+	if file == "-" || isStdout(file) {
+		return o.out.raw(page.Bytes())
 	}
-	if _, err := o.out.data.Write(page.Bytes()); err != nil {
-		return fmt.Errorf("write to standard output: %w", err)
-	}
-	return nil
+	return writeWhole(file, page.Bytes())
+}
+
+// isStdout tells whether a file is what standard output goes to, under another
+// name such as /dev/stdout: to replace it would take it from the shell.
+func isStdout(path string) bool {
+	there, err := os.Stat(path)
+	out, outErr := os.Stdout.Stat()
+	return err == nil && outErr == nil && os.SameFile(there, out)
 }
 
 // askReport asks the daemon. If none runs, and no socket was named, it reads
@@ -150,30 +157,91 @@ func (o *options) askReport(ctx context.Context, r api.ReportRequest) (api.Repor
 }
 
 // writeWhole puts a file with these contents in the place of another, all at
-// once: who reads it sees the old one or the new one.
-func writeWhole(path string, data []byte) (err error) {
-	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+// once: who reads it sees the old one or the new one. Who may read it, and whose
+// it is, stays as it was.
+func writeWhole(path string, data []byte) error {
+	real, err := filepath.EvalSymlinks(path) // the file behind a link is replaced, not the link
+	if errors.Is(err, fs.ErrNotExist) {
+		real, err = path, nil
+	}
+	var old fs.FileInfo
+	if err == nil {
+		old, err = os.Stat(real)
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		old, err = nil, nil
+	case err == nil && !old.Mode().IsRegular():
 		return usagef("%s: is not a regular file, and is not replaced: name another, or use --html alone for standard output", path)
 	}
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // the file behind a link is replaced, not the link
+	if err == nil {
+		err = replace(real, old, data)
 	}
-	temp := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d.tmp", filepath.Base(path), os.Getpid()))
-	f, err := os.OpenFile(temp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w: %s", path, bareError(err), remedy(err))
+	}
+	return nil
+}
+
+// bareError is an error of the system without the names of temporary files.
+func bareError(err error) error {
+	var number syscall.Errno
+	if errors.As(err, &number) {
+		return number
+	}
+	return err
+}
+
+// remedy is what to do about a file that cannot be written.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENOTDIR):
+		return "make its folder first, or name another file"
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
+		return "run as a user who may write to its folder, or name another file"
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
+		return "make room, or name a file elsewhere"
+	}
+	return "name another file, or use --html alone for standard output"
+}
+
+// replace writes a new file beside the old one, and gives it its name. Old is
+// nil if there is none.
+func replace(path string, old fs.FileInfo, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".nftsentry-report-*")
+	if err != nil {
+		return err
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("write %s: %w", path, errors.Join(err, os.Remove(temp)))
+			err = errors.Join(err, os.Remove(f.Name()))
 		}
 	}()
 	_, err = f.Write(data)
+	if err == nil {
+		err = resemble(f, old)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(temp, path)
+	return os.Rename(f.Name(), path)
+}
+
+// resemble gives a file the owner and the rights of another; nil is for one
+// that is made anew.
+func resemble(f *os.File, old fs.FileInfo) error {
+	if old == nil {
+		mask := unix.Umask(0o077) // there is no other way to ask
+		unix.Umask(mask)
+		return f.Chmod(0o644 &^ fs.FileMode(mask))
+	}
+	if stat, ok := old.Sys().(*syscall.Stat_t); ok {
+		if err := f.Chown(int(stat.Uid), int(stat.Gid)); err != nil {
+			return err
+		}
+	}
+	return f.Chmod(old.Mode().Perm())
 }

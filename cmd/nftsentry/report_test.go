@@ -368,8 +368,26 @@ func TestWriteWhole(t *testing.T) {
 	if err := writeWhole(dir, nil); !isUsage(err) {
 		t.Errorf("to a folder: %v", err)
 	}
-	if err := writeWhole(filepath.Join(dir, "no", "file"), nil); !errors.Is(err, fs.ErrNotExist) {
+	none := filepath.Join(dir, "no", "file")
+	if err := writeWhole(none, nil); err == nil || err.Error() != "write "+none+": no such file or directory: make its folder first, or name another file" {
 		t.Errorf("to a folder that is not there: %v", err)
+	}
+	inFile := filepath.Join(file, "x.html")
+	if err := writeWhole(inFile, nil); err == nil || err.Error() != "write "+inFile+": not a directory: make its folder first, or name another file" {
+		t.Errorf("to a folder that is a file: %v", err)
+	}
+	long := filepath.Join(dir, strings.Repeat("a", 250)+".html")
+	if err := writeWhole(long, nil); err != nil {
+		t.Errorf("to a name of 255 bytes: %v", err)
+	}
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeWhole(file, []byte("four")); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("a file that one alone may read becomes %v, %v", info.Mode(), err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) != 0 {
 		t.Errorf("%v are left", left)

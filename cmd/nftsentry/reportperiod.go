@@ -62,8 +62,8 @@ func lastPeriod(last string, now time.Time) (period, error) {
 	return p, nil
 }
 
-// spanPeriod is the time between two others, in whole hours. It is compared
-// with the time of the same length before.
+// spanPeriod is the time between two others, up to now at the most, in whole
+// hours. It is compared with as many hours before.
 func spanPeriod(since, until string, now time.Time) (period, error) {
 	from, err := parseWhen("since", since, now)
 	if err != nil {
@@ -71,29 +71,45 @@ func spanPeriod(since, until string, now time.Time) (period, error) {
 	}
 	to := now.Truncate(time.Second).Add(time.Second)
 	if until != "" {
-		if to, err = parseWhen("until", until, now); err != nil {
+		end, err := parseWhen("until", until, now)
+		if err != nil {
 			return period{}, err
 		}
+		to = earliest(hourUp(end), to)
 	}
-	from = from.Truncate(time.Hour)
-	length := to.Sub(from)
+	from = hourDown(from)
+	length := hourUp(to).Sub(from)
 	p := period{before: "the same time before"}
 	switch {
-	case length <= 0:
+	case !from.Before(to):
 		return period{}, usagef("--since %s is not before the end of the report, %s", from.Format(stamp), to.Format(stamp))
+	case now.Sub(from) > longestWeekly:
+		return period{}, usagef("--since %s is too long ago: two years at most, and counts are kept for 400 days", from.Format(stamp))
 	case length <= longestHourly:
 		p.step = hourly
 	case length <= longestQuarterly:
 		p.step = quarterly
 	case length <= longestDaily:
 		p.step = daily
-	case length <= longestWeekly:
-		p.step = weekly
 	default:
-		return period{}, usagef("--since %s is too long ago: two years at most, and counts are kept for 400 days", from.Format(stamp))
+		p.step = weekly
 	}
 	p.Edges, p.From, p.To = edges(from, to, p.step), from.Add(-length), from
 	return p, nil
+}
+
+// hourDown is the beginning of the hour by the clock on the wall, which need
+// not be one of UTC.
+func hourDown(t time.Time) time.Time {
+	return t.Truncate(time.Second).Add(-time.Duration(60*t.Minute()+t.Second()) * time.Second)
+}
+
+// hourUp is the end of it.
+func hourUp(t time.Time) time.Time {
+	if down := hourDown(t); down.Before(t) {
+		return down.Add(time.Hour)
+	}
+	return t
 }
 
 // stamp is how a time is shown and can be written.
@@ -132,7 +148,7 @@ func edges(from, to time.Time, s step) []time.Time {
 func (s step) next(t time.Time) time.Time {
 	switch s {
 	case hourly:
-		return t.Truncate(time.Hour).Add(time.Hour)
+		return t.Add(time.Hour)
 	case quarterly:
 		for n := 1; ; n++ { // the quarter may not be there when the clock is set
 			q := time.Date(t.Year(), t.Month(), t.Day(), (t.Hour()/6+n)*6, 0, 0, 0, t.Location())

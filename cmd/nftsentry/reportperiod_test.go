@@ -86,9 +86,10 @@ func TestSpanPeriod(t *testing.T) {
 	}{
 		"a date":      {"2026-11-23", "", "2026-11-23 00:00", "2026-11-24 15:20", hourly},
 		"dates":       {"2026-11-09", "2026-11-16", "2026-11-09 00:00", "2026-11-16 00:00", quarterly},
-		"times":       {"2026-11-23 10:30", "2026-11-23T12:00", "2026-11-23 10:00", "2026-11-23 12:00", hourly},
+		"times":       {"2026-11-23 10:30", "2026-11-23T12:10", "2026-11-23 10:00", "2026-11-23 13:00", hourly},
+		"to come":     {"2026-11-23", "2027-03-01", "2026-11-23 00:00", "2026-11-24 15:20", hourly},
 		"RFC 3339":    {"2026-11-23T10:00:00Z", "", "2026-11-23 11:00", "2026-11-24 15:20", hourly},
-		"ago":         {"36h", "12h", "2026-11-23 03:00", "2026-11-24 03:20", hourly},
+		"ago":         {"36h", "12h", "2026-11-23 03:00", "2026-11-24 04:00", hourly},
 		"months":      {"2026-09-01", "", "2026-09-01 00:00", "2026-11-24 15:20", daily},
 		"over a year": {"2025-10-20", "", "2025-10-20 00:00", "2026-11-24 15:20", weekly},
 		"two years":   {"2024-11-24", "", "2024-11-24 00:00", "2026-11-24 15:20", weekly},
@@ -109,9 +110,43 @@ func TestSpanPeriod(t *testing.T) {
 		{"1d", "tomorrow", `--until "tomorrow": write`},
 		{"2026-12-01", "", "--since 2026-12-01 00:00 is not before the end of the report, 2026-11-24 15:20"},
 		{"2020-01-01", "", "is too long ago"},
+		{"1970-01-01", "1970-01-02", "is too long ago"},
+		{"1d", "2d", "--since 2026-11-23 15:00 is not before the end of the report, 2026-11-22 16:00"},
 	} {
 		if _, err := spanPeriod(tt.since, tt.until, now); !isUsage(err) || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("--since %q --until %q: %v, want %q", tt.since, tt.until, err, tt.want)
+		}
+	}
+}
+
+// TestSpanHours shows which hours of UTC, by when they begin, are in the parts of a period, and how many are in the one
+// before.
+func TestSpanHours(t *testing.T) {
+	india := time.FixedZone("IST", 5*3600+1800)
+	for name, tt := range map[string]struct {
+		zone        *time.Location
+		since       string
+		first       string // in the zone
+		parts, then int
+	}{
+		"whole hours":           {berlin, "2026-11-24", "00:00", 16, 16},
+		"ago":                   {berlin, "5h", "10:00", 6, 6},
+		"half an hour off":      {india, "2026-11-24", "00:30", 20, 20},
+		"half an hour off, ago": {india, "5h", "14:30", 6, 6},
+	} {
+		p, err := spanPeriod(tt.since, "", now.In(tt.zone))
+		if err != nil {
+			t.Fatal(err)
+		}
+		hour := p.Edges[0].Add(59 * time.Minute).Truncate(time.Hour)
+		if got := hour.In(tt.zone).Format("15:04"); got != tt.first || len(p.Edges) != tt.parts+1 || int(p.To.Sub(p.From).Hours()) != tt.then {
+			t.Errorf("%s: the first hour is %s of %d, want %s of %d; compared with %v", name, got, len(p.Edges)-1, tt.first, tt.parts, p.To.Sub(p.From))
+		}
+		for i := range p.Edges[1:] {
+			if hour.Before(p.Edges[i]) || !hour.Before(p.Edges[i+1]) {
+				t.Errorf("%s: part %d from %v to %v does not have the hour %v", name, i, p.Edges[i], p.Edges[i+1], hour)
+			}
+			hour = hour.Add(time.Hour)
 		}
 	}
 }
