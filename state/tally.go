@@ -28,9 +28,13 @@ type tallies struct {
 }
 
 // SaveTally hands in records, and returns at once: each takes the place of the one with its key, and one without a value
-// deletes it. They are committed together. The store owns the values from now on. Of too many that wait those with the
-// first keys are lost.
+// deletes it. They are committed together. The store owns the values from now on. While the disk cannot be written, of too
+// many that wait those with the first keys are lost, and nothing is taken that deletes: what it goes into could be lost.
 func (s *Store) SaveTally(records map[string][]byte) {
+	degraded := s.Degraded() != nil
+	if degraded && slices.ContainsFunc(slices.Collect(maps.Values(records)), func(value []byte) bool { return value == nil }) {
+		return
+	}
 	t := &s.tallies
 	t.mu.Lock()
 	if t.pending == nil {
@@ -39,7 +43,7 @@ func (s *Store) SaveTally(records map[string][]byte) {
 	for key, value := range records {
 		t.pending[key] = &value
 	}
-	if over := len(t.pending) - maxTallies; over > 0 && s.Degraded() != nil {
+	if over := len(t.pending) - maxTallies; over > 0 && degraded {
 		for _, key := range slices.Sorted(maps.Keys(t.pending))[:over] {
 			delete(t.pending, key)
 		}

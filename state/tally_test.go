@@ -172,7 +172,12 @@ func TestTallyWithoutDisk(t *testing.T) {
 	for n := range 2 * maxTallies {
 		s.SaveTally(map[string][]byte{"a" + string(rune(0x100+n)): []byte("1")})
 	}
+	first := "a" + string(rune(0x100+maxTallies))
+	s.SaveTally(map[string][]byte{"a": []byte("2"), first: nil}) // one that goes into another
 	got := tallied(t, s)
+	if got[first] != "1" {
+		t.Errorf("%q is deleted, and what it went into is %q", first, got["a"])
+	}
 	if _, newest := got["a"+string(rune(0x100+2*maxTallies-1))]; len(got) != maxTallies || !newest {
 		t.Errorf("%d records are kept, want %d with the newest", len(got), maxTallies)
 	}

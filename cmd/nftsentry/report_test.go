@@ -291,6 +291,31 @@ func TestReportJSON(t *testing.T) {
 	}
 }
 
+// TestReportForgotten shows that nothing is compared with a time of which counts are forgotten.
+func TestReportForgotten(t *testing.T) {
+	for since, want := range map[string]string{"190d": "", "250d": "Counts go back to Mon 20 Oct 2025 16:20, so that there is nothing to compare with."} {
+		p, err := spanPeriod(since, "", now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := hostile()
+		r.Mode, r.Since, r.Before.From = "enforce", now.AddDate(-3, 0, 0), p.From
+		v := newReportView(r, p, berlin, textRows)
+		if got := strings.Join(v.Notes, " "); got != want || (v.Before == "") != (want != "") {
+			t.Errorf("since %s: notes %q, compared with %q, want %q", since, got, v.Before, want)
+		}
+	}
+}
+
+// TestPortName shows how a port is called that is not known.
+func TestPortName(t *testing.T) {
+	for want, p := range map[string]tally.Port{"tcp/23": {Protocol: "tcp", Number: 23}, "hidden port": {}} {
+		if got := portName(p); got != want {
+			t.Errorf("%+v is %q, want %q", p, got, want)
+		}
+	}
+}
+
 // TestHeadline words the sentence at the top.
 func TestHeadline(t *testing.T) {
 	report := func(now, then api.ReportCounts) api.Report {
@@ -304,14 +329,16 @@ func TestHeadline(t *testing.T) {
 		before string
 		want   string
 	}{
-		"one":        {report(blocks(1), blocks(1)), "the day before", "1 block was made, as many as in the day before."},
-		"more":       {report(blocks(1250), blocks(1000)), "the day before", "1,250 blocks were made, 25 % more than in the day before."},
-		"less":       {report(blocks(999), blocks(1000)), "the day before", "999 blocks were made, 0.1 % less than in the day before."},
-		"many times": {report(blocks(450), blocks(4)), "the day before", "450 blocks were made, 112 times as many as in the day before."},
-		"after none": {report(blocks(2), blocks(0)), "the day before", "2 blocks were made, after none in the day before."},
-		"alone":      {report(blocks(2), blocks(0)), "", "2 blocks were made."},
-		"probes":     {report(api.ReportCounts{Probes: 3}, blocks(1)), "the day before", "No blocks were made, 100 % less than in the day before."},
-		"observing":  {report(api.ReportCounts{Probes: 3, Would: 1, Run: 1}, api.ReportCounts{Would: 1}), "the day before", "2 blocks would have been made, 100 % more than in the day before."},
+		"one":         {report(blocks(1), blocks(1)), "the day before", "1 block was made, as many as in the day before."},
+		"more":        {report(blocks(1250), blocks(1000)), "the day before", "1,250 blocks were made, 25 % more than in the day before."},
+		"nearly none": {report(blocks(1), blocks(1000)), "the day before", "1 block was made, 99 % less than in the day before."},
+		"none twice":  {report(api.ReportCounts{Probes: 3}, blocks(0)), "the day before", "No blocks were made, as in the day before."},
+		"less":        {report(blocks(999), blocks(1000)), "the day before", "999 blocks were made, 0.1 % less than in the day before."},
+		"many times":  {report(blocks(450), blocks(4)), "the day before", "450 blocks were made, 112 times as many as in the day before."},
+		"after none":  {report(blocks(2), blocks(0)), "the day before", "2 blocks were made, after none in the day before."},
+		"alone":       {report(blocks(2), blocks(0)), "", "2 blocks were made."},
+		"probes":      {report(api.ReportCounts{Probes: 3}, blocks(1)), "the day before", "No blocks were made, after 1 in the day before."},
+		"observing":   {report(api.ReportCounts{Probes: 3, Would: 1, Run: 1}, api.ReportCounts{Would: 1}), "the day before", "2 blocks would have been made, 100 % more than in the day before."},
 		"dropped": {report(api.ReportCounts{Packets: 1, Bytes: 1023}, blocks(0)), "the day before",
 			"Quiet: no tripwire was touched, and nobody was blocked. The kernel dropped 1 packet (1,023 bytes) from blocked sources."},
 	} {

@@ -25,12 +25,11 @@ type series struct {
 	Values      []uint64 // of each part
 }
 
-// A label is below the axis, at so many percent of its length.
+// A label is below the axis, at so many percent of its length, or as far as it has room.
 type label struct {
-	At    float64 // where its part begins, or ends for the last one
+	At    float64 // where its part begins
 	Text  string
 	Minor bool // may be left out where there is no room
-	Last  bool // it ends there, so as not to be beyond the axis
 }
 
 // charts are all charts of a report.
@@ -134,11 +133,7 @@ func axis(parts []api.ReportPart, s step, zone *time.Location) (names []string, 
 		if !ok {
 			continue
 		}
-		l := label{At: 100 * float64(i) / float64(len(parts)), Text: text, Minor: nth%2 == 1}
-		if l.Last = l.At > 90; l.Last {
-			l.At = 100 * float64(i+1) / float64(len(parts))
-		}
-		labels = append(labels, l)
+		labels = append(labels, label{At: 100 * float64(i) / float64(len(parts)), Text: text, Minor: nth%2 == 1})
 		nth++
 	}
 	return names, labels

@@ -25,6 +25,11 @@ const (
 	weekly
 )
 
+// String is what a part is.
+func (s step) String() string {
+	return [...]string{hourly: "hour", quarterly: "quarter of a day", daily: "day", weekly: "week"}[s]
+}
+
 // The longest periods that are shown in steps.
 const (
 	longestHourly    = 48 * time.Hour

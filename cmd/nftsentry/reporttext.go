@@ -70,7 +70,7 @@ func (v reportView) textCharts(b *strings.Builder) {
 			continue
 		}
 		if !began {
-			fmt.Fprintf(b, "\nOVER TIME, from %s to %s\n", c.Parts[0], c.Parts[len(c.Parts)-1])
+			fmt.Fprintf(b, "\nOVER TIME, a bar for each %s\n", v.Step)
 			began = true
 		}
 		most, _ := c.most()

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"nftsentry/controller/api"
+	"nftsentry/controller/tally"
 )
 
 // A reportView is a report as people read it, in text or in HTML.
@@ -17,6 +18,7 @@ type reportView struct {
 	Period   string // such as "Mon 23 Nov 2026 16:00 to Tue 24 Nov 2026 15:20 CET"
 	Headline string
 	Notes    []string // what the reader should know of the figures
+	Step     string   // what a bar of the charts stands for, such as "hour"
 	Before   string   // name of the period that it is compared with; "" if it is not
 	Facts    []fact
 	Charts   []chart
@@ -51,7 +53,11 @@ func newReportView(r api.Report, p period, zone *time.Location, rows int) report
 	r = cleaned(r)
 	v := reportView{
 		Host: r.Host, Period: spanText(r.From.In(zone), r.To.In(zone)),
+		Step: p.step.String(),
 		Made: fmt.Sprintf("%s by nftsentry %s", r.Generated.In(zone).Format("Mon 2 Jan 2006 15:04 MST"), version),
+	}
+	if oldest := r.Generated.Add(-tally.KeepDays); !r.Since.IsZero() && r.Since.Before(oldest) {
+		r.Since = oldest
 	}
 	compared := !r.Since.IsZero() && !r.Since.After(r.Before.From)
 	if compared {
@@ -163,10 +169,14 @@ const manyTimes = 10
 // comparison is how a sentence goes on before "the day before".
 func comparison(now, then uint64) string {
 	switch {
+	case now == 0 && then == 0:
+		return "as in "
 	case now == then:
 		return "as many as in "
 	case then == 0:
 		return "after none in "
+	case now == 0:
+		return fmt.Sprintf("after %s in ", grouped(then))
 	case now/then >= manyTimes:
 		return fmt.Sprintf("%s times as many as in ", grouped(now/then))
 	case now > then:
@@ -180,6 +190,9 @@ func share(part, whole uint64) string {
 	percent := 100 * float64(part) / float64(whole)
 	if percent < 1 {
 		return fmt.Sprintf("%.1f %%", max(percent, 0.1))
+	}
+	if percent < 100 {
+		percent = min(percent, 99) // what is not all does not look like it
 	}
 	return grouped(uint64(percent+0.5)) + " %"
 }
@@ -244,7 +257,7 @@ func reportNotes(r api.Report, compared bool, zone *time.Location) (notes []stri
 	if r.Since.IsZero() {
 		notes = append(notes, "Nothing has been counted yet.")
 	} else if !compared {
-		notes = append(notes, fmt.Sprintf("Counted since %s, so that there is nothing to compare with.", r.Since.In(zone).Format("Mon 2 Jan 2006 15:04")))
+		notes = append(notes, fmt.Sprintf("Counts go back to %s, so that there is nothing to compare with.", r.Since.In(zone).Format("Mon 2 Jan 2006 15:04")))
 	}
 	if r.Ports.More || r.Sources.More || r.Networks.More || r.Offenders.More {
 		notes = append(notes, "There were more ports, sources or networks than are counted one by one; the numbers in their lists may be a little low. All totals are exact.")

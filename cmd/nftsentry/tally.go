@@ -98,7 +98,7 @@ func reportOf(sum tally.Report, r api.ReportRequest) api.Report {
 		Since: sum.Since.UTC(), From: r.Edges[0].UTC(), To: r.Edges[len(r.Edges)-1].UTC(), Unread: sum.Unread,
 		Totals: countsOf(sum.Total.Counts),
 		Before: api.ReportPart{From: r.From.UTC(), To: r.To.UTC(), Totals: countsOf(sum.Before)},
-		Ports:  listOf(sum.Total.Ports, tally.Port.String), Sources: listOf(sum.Total.Sources, api.Display),
+		Ports:  listOf(sum.Total.Ports, portName), Sources: listOf(sum.Total.Sources, api.Display),
 		Networks: listOf(sum.Total.Networks, api.Display), Offenders: listOf(sum.Total.Offenders, api.Display),
 	}
 	for i := range out.Offenders.Rows {
@@ -118,6 +118,14 @@ func reportOf(sum tally.Report, r api.ReportRequest) api.Report {
 		out.Strikes = append(out.Strikes, api.ReportStrike{Strikes: i, Blocks: n})
 	}
 	return out
+}
+
+// portName is a port as in "tcp/23".
+func portName(p tally.Port) string {
+	if p.Protocol == "" { // the packet's headers were too long to be seen whole
+		return "hidden port"
+	}
+	return p.String()
 }
 
 func countsOf(c tally.Counts) api.ReportCounts {

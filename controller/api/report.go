@@ -105,7 +105,7 @@ type ReportList struct {
 // A ReportRow is a port, a source or a network. Probes and Last are those of
 // the period; of an offender Probes is 0.
 type ReportRow struct {
-	Name    string    `json:"name"` // such as "tcp/23", "192.0.2.7" or "192.0.2.0/24"
+	Name    string    `json:"name"` // such as "tcp/23", "hidden port", "192.0.2.7" or "192.0.2.0/24"
 	Probes  uint64    `json:"probes"`
 	Blocks  uint64    `json:"blocks"`
 	Would   uint64    `json:"would"`   // blocks that were not made

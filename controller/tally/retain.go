@@ -8,11 +8,13 @@ import (
 	"go.uber.org/zap"
 )
 
-// How long records are kept.
+// KeepDays is how long days are kept; then they are forgotten.
+const KeepDays = 400 * day
+
+// How long other records are kept.
 const (
-	keepHours = 35 * day  // then they are folded into days
-	keepDays  = 400 * day // then they are forgotten
-	mostHours = 1000      // that are kept in any case; those above fold sooner
+	keepHours = 35 * day // then they are folded into days
+	mostHours = 1000     // that are kept in any case; those above fold sooner
 
 	steady = time.Hour   // for which a clock must run before it is trusted
 	jump   = time.Minute // by which a steady clock may be set
@@ -106,7 +108,7 @@ func (k *Keeper) foldDay(key string, hours []string) error {
 // forget deletes days that are too old.
 func (k *Keeper) forget(now time.Time) error {
 	records := make(map[string][]byte)
-	err := k.store.EachTally("d", dayKey(now.Add(-keepDays)), func(key string, _ []byte) error {
+	err := k.store.EachTally("d", dayKey(now.Add(-KeepDays)), func(key string, _ []byte) error {
 		records[key] = nil
 		return nil
 	})
