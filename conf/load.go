@@ -18,6 +18,9 @@ func Load(path string) (Config, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, fmt.Errorf("%s: %w: name another file with -c, or leave -c out for the built-in defaults", path, fs.ErrNotExist)
 	}
+	if errors.Is(err, fs.ErrPermission) {
+		return Config{}, fmt.Errorf("read the configuration: %w: run it as root", err)
+	}
 	if err != nil {
 		return Config{}, fmt.Errorf("read the configuration: %w", err)
 	}

@@ -134,10 +134,27 @@ func TestDoctorMistakes(t *testing.T) {
 	}
 }
 
+// TestDoctorFiles names a hook and a file that are not there, and ports that
+// leave none for the decoy listener.
+func TestDoctorFiles(t *testing.T) {
+	dir := t.TempDir()
+	d := newProgram(t, netns.New(t, "host"), fmt.Sprintf("[[hook.exec]]\ncommand = [%q]\n[ignore]\nfiles = [%q]\n[tcp]\nexclude = \"1-65535\"\nwatch = \"\"\ndecoy = \"\"",
+		dir+"/nothing", dir+"/list")).doctor()
+	d.want(t, "hooks", "failure", "hook.exec[0]: ")
+	d.want(t, "ignore", "failure", "ignore.files has 1 mistake, first: "+dir+"/list")
+	d.want(t, "decoys", "warning", "no decoys, and no watched ports either")
+	d.want(t, "decoys", "failure", "all ports from 512 to 1023")
+
+	must(t, os.WriteFile(dir+"/list", []byte("192.0.2.0/24\n"), 0o600))
+	d = newProgram(t, netns.New(t, "host"), fmt.Sprintf("[[hook.exec]]\ncommand = [%q]\n[ignore]\nfiles = [%q]", "/bin/true", dir+"/list")).doctor()
+	d.want(t, "ignore", "ok", "1 file of ignore.files can be read")
+	d.want(t, "hooks", "ok", "1 hook with all that it takes")
+}
+
 // TestDoctorWithoutRights runs it as a user who may look at nothing.
 func TestDoctorWithoutRights(t *testing.T) {
 	requireOutside(t)
-	p := newProgram(t, netns.New(t, "host"), "")
+	p := guard(t, netns.New(t, "host"), "").program
 	passable(t, os.Getenv(programEnv))
 	passable(t, p.conf)
 	must(t, os.Chmod(p.conf, 0o644))
@@ -147,9 +164,34 @@ func TestDoctorWithoutRights(t *testing.T) {
 		t.Fatalf("%v: %s%s", err, r.Stdout, r.Stderr)
 	}
 	d.want(t, "rights", "failure", "user 65534 without CAP_NET_ADMIN")
+	d.want(t, "daemon", "warning", "no right to ask on "+p.socket())
 	if got := d.statuses("feature"); got != nil || r.Code != 1 {
 		t.Errorf("features %q, exit status %d", got, r.Code)
 	}
+
+	must(t, os.Chmod(p.conf, 0o600))
+	r = askOutside(t, outsider{[]string{os.Getenv(programEnv), "doctor", "-c", p.conf}, 65534, 65534, nil})
+	want := "failure\tconfiguration\tread the configuration: open " + p.conf + ": permission denied: run it as root; "
+	if !strings.HasPrefix(r.Stdout, want) {
+		t.Errorf("%q, want %q", r.Stdout, want)
+	}
+}
+
+// TestDoctorUnreadable runs it where the caller may look at all but the state
+// folder, which is taken for no panic.
+func TestDoctorUnreadable(t *testing.T) {
+	requireOutside(t)
+	p := newProgram(t, netns.New(t, "host"), "")
+	passable(t, os.Getenv(programEnv))
+	passable(t, p.conf)
+	must(t, os.Chmod(p.conf, 0o644), os.Mkdir(p.state(""), 0o700))
+	r := askOutside(t, outsider{[]string{netns.Tool(t, "unshare"), "-Urn", os.Getenv(programEnv), "doctor", "--json", "-c", p.conf}, 65534, 65534, nil})
+	var d diagnosis
+	if err := json.Unmarshal([]byte(r.Stdout), &d); err != nil {
+		t.Fatalf("%v: %s%s", err, r.Stdout, r.Stderr)
+	}
+	d.want(t, "table", "warning", "no table inet nftsentry: nothing is noticed")
+	d.want(t, "state", "failure", strings.TrimSuffix(p.state(""), "/")+" cannot be written to")
 }
 
 // TestDoctorTable looks at what is left of the table when the daemon is gone,

@@ -148,9 +148,56 @@ func wantEmpty(t *testing.T, dir string) {
 	}
 }
 
-// TestSelftestInterrupted ends it in the middle, as Ctrl-C does, and looks for
-// what is left.
+// TestSelftestListed has a file of ignore.files name where the test would come
+// from, and one that is not there.
+func TestSelftestListed(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "bogons")
+	must(t, os.WriteFile(file, []byte("198.18.0.0/15\n192.0.2.0/24\n2001:db8::/32\n"), 0o600))
+	p := newProgram(t, netns.New(t, "host"), fmt.Sprintf("[ignore]\nfiles = [%q]", file))
+	if r := p.command("selftest"); r.code != 0 || r.stderr != "" {
+		t.Errorf("exit status %d: %s%s", r.code, r.stdout, r.stderr)
+	}
+	must(t, os.Remove(file))
+	if r := p.command("selftest"); r.code != 2 || r.stdout != "" || !strings.Contains(r.stderr, file+": ") {
+		t.Errorf("exit status %d, want 2: %s%s", r.code, r.stdout, r.stderr)
+	}
+}
+
+// TestSelftestPipe reads the configuration from a pipe, and writes to one that
+// nobody reads.
+func TestSelftestPipe(t *testing.T) {
+	host := netns.New(t, "host")
+	cmd := host.Command(os.Getenv(programEnv), "selftest", "-c", "/dev/stdin")
+	var stderr bytes.Buffer
+	cmd.Stdin, cmd.Stderr = strings.NewReader("mode = \"observe\"\n"), &stderr
+	host.Start(t, cmd)
+	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "/dev/stdin: not a regular file") {
+		t.Errorf("%v: %s", err, stderr.String())
+	}
+	read, write, err := os.Pipe()
+	must(t, err, read.Close())
+	temp := t.TempDir()
+	stderr.Reset()
+	cmd = host.Command(os.Getenv(programEnv), "selftest", "-c", newProgram(t, host, "[tcp]\nwatch = \"\"\ndecoy = \"\"").conf)
+	cmd.Env = append(os.Environ(), "TMPDIR="+temp)
+	cmd.Stdout, cmd.Stderr = write, &stderr
+	host.Start(t, cmd)
+	must(t, write.Close())
+	if err := cmd.Wait(); err == nil || stderr.Len() > 0 {
+		t.Errorf("%v: %s", err, stderr.String())
+	}
+	wantEmpty(t, temp)
+}
+
+// TestSelftestInterrupted ends it in the middle, and looks for what is left.
 func TestSelftestInterrupted(t *testing.T) {
+	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP} {
+		t.Run(unix.SignalName(sig), func(t *testing.T) { testInterrupted(t, sig) })
+	}
+}
+
+// testInterrupted signals the process group, as a terminal does.
+func testInterrupted(t *testing.T, sig unix.Signal) {
 	host := netns.New(t, "host")
 	p := newProgram(t, host, "[trigger]\nports = 1000\n[tcp]\nwatch = \"1-65535\"")
 	temp := t.TempDir()
@@ -162,14 +209,17 @@ func TestSelftestInterrupted(t *testing.T) {
 	host.Start(t, cmd)
 	var children []string
 	eventually(t, "the daemon of the test runs", 20*time.Second, func() bool {
-		children = processesOf(cmd.Process.Pid)
-		return len(children) >= 3 // both of selftest, and the daemon
+		children = processesBelow(cmd.Process.Pid)
+		return len(children) >= 2 // selftest again, and the daemon
 	})
-	if err := syscall.Kill(-cmd.Process.Pid, unix.SIGINT); err != nil {
+	if err := syscall.Kill(-cmd.Process.Pid, sig); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err == nil || cmd.ProcessState.ExitCode() != 1 {
 		t.Errorf("exit status %d, want 1\n%s%s", cmd.ProcessState.ExitCode(), stdout.String(), stderr.String())
+	}
+	if got := stderr.String(); !strings.HasSuffix(got, " signal received\n") || strings.Count(got, "\n") != 1 {
+		t.Errorf("besides the signal it tells: %q", got)
 	}
 	wantEmpty(t, temp)
 	eventually(t, "all of its processes have ended", 10*time.Second, func() bool {
@@ -180,19 +230,24 @@ func TestSelftestInterrupted(t *testing.T) {
 	})
 }
 
-// processesOf lists the processes of a process group.
-func processesOf(group int) []string {
+// processesBelow lists the processes that a process has started, and those that
+// they have.
+func processesBelow(pid int) []string {
 	entries, _ := os.ReadDir("/proc")
-	var out []string
+	children := make(map[string][]string)
 	for _, e := range entries {
 		stat, err := os.ReadFile(filepath.Join("/proc", e.Name(), "stat"))
 		if err != nil {
 			continue
 		}
 		_, rest, _ := strings.Cut(string(stat), ") ")
-		if f := strings.Fields(rest); len(f) > 2 && f[2] == fmt.Sprint(group) {
-			out = append(out, e.Name())
+		if f := strings.Fields(rest); len(f) > 1 {
+			children[f[1]] = append(children[f[1]], e.Name())
 		}
+	}
+	out := slices.Clone(children[fmt.Sprint(pid)])
+	for i := 0; i < len(out); i++ {
+		out = append(out, children[out[i]]...)
 	}
 	return out
 }

@@ -26,8 +26,6 @@ const (
 	patience          = time.Second
 	maxRead           = 4096            // bytes that are read to nowhere
 	userTimeout       = 3 * time.Second // how long the kernel sends again what is not acknowledged
-	firstHidden       = 1023            // where the search for a free port begins, going down
-	lastHidden        = 512
 )
 
 // A DecoyConfig says where the decoy listens and what it says.
@@ -53,6 +51,12 @@ type Decoy struct {
 	total   int                  // connections held open; guarded by mu
 	holding map[netip.Prefix]int // the same for each source; guarded by mu
 }
+
+// Where the search for a free port begins, going down, and where it ends.
+const (
+	FirstHidden = 1023
+	LastHidden  = 512
+)
 
 // DecoyStats are counts since the decoy was opened.
 type DecoyStats struct {
@@ -84,7 +88,7 @@ func listen(cfg DecoyConfig) (*net.TCPListener, error) {
 		}
 		return l, nil
 	}
-	for port := uint16(firstHidden); port >= lastHidden; port-- {
+	for port := uint16(FirstHidden); port >= LastHidden; port-- {
 		if cfg.Avoid != nil && cfg.Avoid(port) {
 			continue
 		}
@@ -97,7 +101,7 @@ func listen(cfg DecoyConfig) (*net.TCPListener, error) {
 		}
 		return l, err
 	}
-	return nil, fmt.Errorf("decoy listener: no free port between %d and %d; set tcp.port", lastHidden, firstHidden)
+	return nil, fmt.Errorf("decoy listener: no free port between %d and %d; set tcp.port", LastHidden, FirstHidden)
 }
 
 func listenOn(port uint16) (*net.TCPListener, error) {

@@ -108,29 +108,32 @@ func (t *Table) Check(cfg Config) error {
 
 // dryRun sends a transaction that the kernel checks to its last message and
 // then throws away, since that message creates a table which the transaction
-// itself has just made. The table of the dry run has a name of its own.
+// itself has just made. The table of the dry run has a name of its own. Nothing
+// of it is there at any time, however the program ends, and nobody is told.
 func (t *Table) dryRun(cfg Config, fill func(*builder) error) error {
 	err := t.transactAs(TableName+"_dry_run", cfg, func(b *builder) error {
 		b.conn.AddTable(b.table)
 		defer b.conn.CreateTable(b.table)
 		return fill(b)
 	})
-	closeErr := t.hangUp()
-	for _, errno := range refusals {
-		if errors.Is(err, errno) {
-			return errors.Join(err, closeErr)
-		}
-	}
-	if errors.Is(err, unix.EEXIST) {
-		return closeErr
-	}
-	return errors.Join(err, closeErr)
+	return errors.Join(besides(err, unix.EEXIST), t.hangUp())
 }
 
-// refusals are the errors by which the kernel says that it does not know or
-// allow something.
-var refusals = []error{
-	unix.EPERM, unix.ENOENT, unix.EINVAL, unix.EOPNOTSUPP, unix.EAFNOSUPPORT, unix.EPROTONOSUPPORT, unix.EPROTOTYPE,
+// besides is what an error says besides an errno: the kernel checks a
+// transaction to its end and tells of all that it refuses.
+func besides(err error, errno unix.Errno) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		if err == errno {
+			return nil
+		}
+		return err
+	}
+	var rest []error
+	for _, e := range joined.Unwrap() {
+		rest = append(rest, besides(e, errno))
+	}
+	return errors.Join(rest...)
 }
 
 // explain turns the error of a transaction into an *UnsupportedError if the

@@ -1,9 +1,12 @@
 package nft
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"nftsentry/integration/netns"
 )
@@ -52,6 +55,7 @@ func TestPeer(t *testing.T) {
 func TestFeatures(t *testing.T) {
 	host, table := load(t, enforce())
 	want := list(t, host)
+	before := generation(t, table)
 	all := features
 	t.Cleanup(func() { features = all })
 	features = append(all[:len(all):len(all)], feature{name: "time machine", module: "nft_tardis", rule: func(*builder) rule { return count("nowhere") }})
@@ -69,5 +73,43 @@ func TestFeatures(t *testing.T) {
 	}
 	if after := host.Output(t, netns.Tool(t, "nft"), "list", "ruleset"); after != want {
 		t.Errorf("after Features:\n%s", after)
+	}
+	if after := generation(t, table); after != before {
+		t.Errorf("generation %d after Features, want %d: something was there for a moment", after, before)
+	}
+}
+
+// generation goes up with each transaction that takes effect.
+func generation(t *testing.T, table *Table) uint32 {
+	t.Helper()
+	id, err := table.generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// TestBesides has no refusal hidden by the one that is meant to come.
+func TestBesides(t *testing.T) {
+	odd := errors.New("odd")
+	for name, tt := range map[string]struct {
+		err  error
+		want []error
+	}{
+		"nothing":        {nil, nil},
+		"as meant":       {errors.Join(unix.EEXIST), nil},
+		"refused":        {errors.Join(unix.EBUSY, unix.EEXIST), []error{unix.EBUSY}},
+		"one in another": {errors.Join(errors.Join(unix.Errno(524), unix.EEXIST), odd), []error{unix.Errno(524), odd}},
+		"not one at all": {odd, []error{odd}},
+	} {
+		got := besides(tt.err, unix.EEXIST)
+		if (got == nil) != (tt.want == nil) || errors.Is(got, unix.EEXIST) {
+			t.Errorf("%s: %v, want %v", name, got, tt.want)
+		}
+		for _, want := range tt.want {
+			if !errors.Is(got, want) {
+				t.Errorf("%s: %v is not in %v", name, want, got)
+			}
+		}
 	}
 }

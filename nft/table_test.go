@@ -250,6 +250,7 @@ func TestCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
+	before := generation(t, table)
 	if err := table.Check(enforce()); err != nil {
 		t.Errorf("Check: %v", err)
 	}
@@ -258,6 +259,9 @@ func TestCheck(t *testing.T) {
 	}
 	if got := host.Output(t, netns.Tool(t, "nft"), "list", "ruleset"); got != "" {
 		t.Errorf("after Check:\n%s", got)
+	}
+	if after := generation(t, table); after != before {
+		t.Errorf("generation %d after Check, want %d: something was there for a moment", after, before)
 	}
 }
 

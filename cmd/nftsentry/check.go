@@ -88,11 +88,8 @@ func checkHost(cfg conf.Config) []hostCheck {
 		{"rights", checkRights},
 		{"kernel", func() error { return checkKernel(cfg) }},
 	}
-	if hooks := (&guard{}).hookConfig(cfg.Hook); len(hooks.Exec)+len(hooks.Mail)+len(hooks.Webhook) > 0 || hooks.HostsDeny != nil {
-		checks = append(checks, hostCheckOf{"hooks", func() error {
-			_, err := hook.New(hooks, zap.NewNop())
-			return err
-		}})
+	if n, err := checkHooks(cfg.Hook); n > 0 {
+		checks = append(checks, hostCheckOf{"hooks", func() error { return err }})
 	}
 	var out []hostCheck
 	for _, c := range checks {
@@ -107,6 +104,17 @@ func checkHost(cfg conf.Config) []hostCheck {
 		}
 	}
 	return out
+}
+
+// checkHooks counts the hooks, and looks at the programs and files that they need.
+func checkHooks(c conf.Hook) (int, error) {
+	hooks := (&guard{}).hookConfig(c)
+	n := len(hooks.Exec) + len(hooks.Mail) + len(hooks.Webhook)
+	if hooks.HostsDeny != nil {
+		n++
+	}
+	_, err := hook.New(hooks, zap.NewNop())
+	return n, err
 }
 
 func checkKernel(cfg conf.Config) error {

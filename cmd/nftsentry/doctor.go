@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"unicode"
 
@@ -9,6 +11,8 @@ import (
 
 	"nftsentry/cmd/nftsentry/internal/doctor"
 	"nftsentry/conf"
+	"nftsentry/conf/ignore"
+	"nftsentry/listener"
 	"nftsentry/nft"
 )
 
@@ -25,8 +29,9 @@ func newDoctor(o *options) *cobra.Command {
 		Short: "Find out whether blocks work on this host, and what is in their way",
 		Long: `Doctor looks at this host, and changes nothing: rights, the kernel's features one
 by one, our table, the chains of all other firewalls and what they mean for us,
-connection tracking, NFLOG, the state folder, the daemon, the clock, other guards
-and your own way in by SSH. Each line is ok, a warning with what to do, or a
+connection tracking, NFLOG, the state folder, the files and programs that the
+configuration names, the daemon, the clock, other guards and your own way in by
+SSH. Each line is ok, a warning with what to do, or a
 failure, which is where blocks do not work or do not last.
 
 It needs root to see all. Exit status: 0 without failures, 1 with them.`,
@@ -37,10 +42,16 @@ It needs root to see all. Exit status: 0 without failures, 1 with them.`,
 			if err != nil {
 				cfg = conf.Default()
 			}
-			found := doctor.Examine(cmd.Context(), doctor.Subject{
-				Config: cfg, File: file, Mistakes: err, Version: version, LockGroup: lockGroup, Panicked: panicked(cfg.State.Dir),
+			s := doctor.Subject{
+				Config: cfg, File: file, Mistakes: err, Version: version, LockGroup: lockGroup,
 				Table: func(port uint16) nft.Config { return tableConfig(cfg, port, zap.NewNop()) },
-			})
+			}
+			_, err = os.Lstat(filepath.Join(cfg.State.Dir, panicName))
+			s.Panicked = err == nil // unlike the daemon, which blocks nobody if it cannot tell
+			s.Hooks, s.HooksErr = checkHooks(cfg.Hook)
+			_, err = ignore.Read(cfg.Ignore.Files)
+			s.Ignored, s.Hidden = mistakes(err), conf.PortRange{First: listener.LastHidden, Last: listener.FirstHidden}
+			found := doctor.Examine(cmd.Context(), s)
 			return o.diagnose(diagnosis{Status: doctor.Worst(found), Config: file, Findings: found})
 		},
 	}

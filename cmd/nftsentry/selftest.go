@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nftsentry/cmd/nftsentry/internal/selftest"
+	"nftsentry/conf/ignore"
 	"nftsentry/integration/namespace"
 )
 
@@ -69,6 +71,8 @@ func selftestOutside() (err error) {
 		return nil
 	case code == exitUsage:
 		return &usageError{errSilent}
+	case code == 128+int(unix.SIGPIPE):
+		return errSilent // who reads has seen enough
 	case code > 128:
 		return fmt.Errorf("the test was ended by signal %d", code-128)
 	}
@@ -84,11 +88,21 @@ func (o *options) selftestInside(ctx context.Context, parent string) error {
 	if err != nil {
 		return err
 	}
+	list, err := ignore.Read(cfg.Ignore.Files)
+	if err != nil {
+		return err
+	}
+	var listed []netip.Prefix
+	for _, f := range list {
+		for _, p := range f.All() {
+			listed = append(listed, p)
+		}
+	}
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 	defer stop()
-	ctx, cancel := context.WithTimeout(ctx, selftest.Longest)
+	ctx, cancel := context.WithTimeoutCause(ctx, selftest.Longest, selftest.ErrTooLong)
 	defer cancel()
-	report, err := selftest.Run(ctx, selftest.Subject{Config: cfg, File: file, Dir: os.Getenv(selftestDirEnv)})
+	report, err := selftest.Run(ctx, selftest.Subject{Config: cfg, File: file, Listed: listed, Dir: os.Getenv(selftestDirEnv)})
 	if err != nil {
 		return err
 	}

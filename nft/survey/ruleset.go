@@ -75,11 +75,23 @@ func (r Ruleset) Bases() []Base {
 	}
 	slices.SortStableFunc(all, func(a, b Base) int {
 		return cmp.Or(
+			cmp.Compare(a.rank(), b.rank()),
 			cmp.Compare(slices.Index(hooks, a.Chain.Hook), slices.Index(hooks, b.Chain.Hook)),
 			cmp.Compare(a.Chain.Priority, b.Chain.Priority),
 		)
 	})
 	return all
+}
+
+// rank is lower for what comes before all hooks of IPv4 and IPv6: first the devices, then the bridges that they are in.
+func (b Base) rank() int {
+	switch {
+	case b.Chain.Hook == "ingress":
+		return 0
+	case b.Table.Family == "bridge" && b.Chain.Hook != "postrouting":
+		return 1
+	}
+	return 2
 }
 
 // Drops tells whether a packet may end here.

@@ -37,7 +37,7 @@ func judgeChains(r survey.Ruleset, tcp conf.TCP) []Finding {
 		}
 		switch b.Chain.Hook {
 		case "ingress", "prerouting":
-			all = append(all, c.ok("%s: %s", describe(b), place(b.Chain)))
+			all = append(all, judgeBefore(c, b))
 		case "input":
 			all = append(all, judgeInput(c, b, tcp))
 		}
@@ -68,9 +68,24 @@ func describe(b survey.Base) string {
 	return fmt.Sprintf("%s (%s)", b, strings.Join(can, ", "))
 }
 
+// judgeBefore is for a chain of the prerouting hook or before. A closed one before our sensors keeps scans from them.
+func judgeBefore(c check, b survey.Base) Finding {
+	if b.Closed() && (early(b) || b.Chain.Priority <= lastPriority) {
+		return c.warn("let the ports of tcp.decoy and tcp.watch pass there, or drop in an input chain of the family inet instead",
+			"%s: %s, so that scans of ports which it does not let pass are stopped there, but by nobody noticed", describe(b), place(b))
+	}
+	return c.ok("%s: %s", describe(b), place(b))
+}
+
+// early tells whether a chain sees packets before any of the prerouting hook of IPv4 and IPv6.
+func early(b survey.Base) bool { return b.Chain.Hook == "ingress" || b.Table.Family == "bridge" }
+
 // place says where a chain of the prerouting hook or before stands.
-func place(c survey.Chain) string {
+func place(b survey.Base) string {
+	c := b.Chain
 	switch {
+	case b.Table.Family == "bridge":
+		return "before all of ours, for what comes by a bridge: what it drops we never see"
 	case c.Hook == "ingress", c.Priority < firstPriority:
 		return "before all of ours: what it drops we never see"
 	case c.Priority > lastPriority:
@@ -86,7 +101,9 @@ func place(c survey.Chain) string {
 func judgeInput(c check, b survey.Base, tcp conf.TCP) Finding {
 	const after = "after ours: what it drops is noticed all the same"
 	switch {
-	case !b.Closed() || b.LetsRedirected() || len(tcp.Decoys()) == 0 || b.Table.Family == "bridge":
+	case b.Table.Family == "bridge":
+		return judgeBefore(c, b)
+	case !b.Closed() || b.LetsRedirected() || len(tcp.Decoys()) == 0:
 		return c.ok("%s: %s", describe(b), after)
 	case tcp.Port != 0:
 		return c.ok("%s: %s; decoys answer if it lets TCP port %d pass (tcp.port)", describe(b), after, tcp.Port)
@@ -157,14 +174,17 @@ func (e *exam) checkIPv6(context.Context) []Finding {
 			global = append(global, a.String())
 		}
 	}
-	return judgeIPv6(global, e.ruleset)
+	return judgeIPv6(global, e.looked(), e.ruleset)
 }
 
 // judgeIPv6 looks for hosts whose IPv6 was forgotten by whoever wrote their firewall. We guard both.
-func judgeIPv6(global []string, r survey.Ruleset) []Finding {
+func judgeIPv6(global []string, looked bool, r survey.Ruleset) []Finding {
 	const c check = "ipv6"
-	if len(global) == 0 {
+	switch {
+	case len(global) == 0:
 		return []Finding{c.ok("no address but link-local ones; it is guarded as IPv4 is")}
+	case !looked:
+		return []Finding{c.ok("in use (%s); whether other firewalls have forgotten it was not looked at", some(global, 2))}
 	}
 	closed := func(families ...string) bool {
 		return slices.ContainsFunc(r.Bases(), func(b survey.Base) bool {

@@ -2,8 +2,6 @@ package doctor
 
 import (
 	"context"
-	"net/netip"
-	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -25,7 +23,11 @@ type Subject struct {
 	Table func(port uint16) nft.Config
 	// LockGroup is the NFLOG group that the daemon of a network namespace holds.
 	LockGroup uint16
-	Panicked  bool // blocks are suspended
+	Panicked  bool           // blocks are suspended
+	Hooks     int            // that are configured
+	HooksErr  error          // what is wrong with the programs and files that hooks need
+	Ignored   []string       // what is wrong with ignore.files
+	Hidden    conf.PortRange // where the decoy listener looks for a port
 }
 
 // An exam is an examination under way: what several checks look at, each with the error of looking.
@@ -47,7 +49,7 @@ type exam struct {
 	services    []host.Service
 	servicesErr error
 
-	holders map[uint64]host.Process
+	holders map[uint64]host.Process // of sockets, those that the caller may know
 }
 
 // Examine makes all checks. It takes a second at the most, or as long as the daemon takes to answer, and changes
@@ -57,7 +59,7 @@ func Examine(ctx context.Context, s Subject) []Finding {
 	e.look(ctx)
 	var all []Finding
 	for _, c := range []func(context.Context) []Finding{
-		e.checkConfig, e.checkRights, e.checkKernel, e.checkFeatures, e.checkTable, e.checkChains, e.checkPrograms, e.checkLegacy,
+		e.checkConfig, e.checkIgnored, e.checkHooks, e.checkRights, e.checkKernel, e.checkFeatures, e.checkTable, e.checkChains, e.checkPrograms, e.checkLegacy,
 		e.checkIPv6, e.checkConntrack, e.checkGroups, e.checkState, e.checkDaemon, e.checkClock, e.checkGuards, e.checkSSH,
 		e.checkDecoys,
 	} {
@@ -91,6 +93,3 @@ func (e *exam) running() bool { return e.daemonErr == nil }
 
 // ours is our table as it is in the kernel.
 func (e *exam) ours() (survey.Table, bool) { return e.ruleset.Table("inet", nft.TableName) }
-
-// session is where the caller's SSH session comes from, and the port of the server; invalid and 0 for none.
-func session() (netip.Addr, uint16) { return parseSession(os.Getenv("SSH_CONNECTION")) }

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"context"
+	"os"
 
 	"nftsentry/controller/host"
 )
@@ -26,27 +27,31 @@ func (e *exam) checkGuards(context.Context) []Finding {
 	if err != nil {
 		return []Finding{check("guard").warn("see whether /proc can be read", "other guards cannot be looked for: %v", err)}
 	}
-	return judgeGuards(processes)
+	_, err = os.Stat("/proc/1") // that of others is hidden by the mount option hidepid
+	return judgeGuards(processes, err == nil)
 }
 
-func judgeGuards(processes []host.Process) []Finding {
+func judgeGuards(processes []host.Process, all bool) []Finding {
 	const c check = "guard"
-	var all []Finding
+	var found []Finding
 	for _, g := range guards {
 		for _, p := range processes {
 			if !p.Runs(g.program) {
 				continue
 			}
 			if g.conflict {
-				all = append(all, c.warn(g.advice, "%s is running (process %d): %s", g.program, p.PID, g.text))
+				found = append(found, c.warn(g.advice, "%s is running (process %d): %s", g.program, p.PID, g.text))
 			} else {
-				all = append(all, c.ok("%s is running (process %d): %s", g.program, p.PID, g.text))
+				found = append(found, c.ok("%s is running (process %d): %s", g.program, p.PID, g.text))
 			}
 			break
 		}
 	}
-	if len(all) == 0 {
-		return []Finding{c.ok("no other guard is running")}
+	switch {
+	case len(found) > 0:
+		return found
+	case !all:
+		return []Finding{c.warn("run it as root", "other guards cannot be looked for: processes of others are hidden")}
 	}
-	return all
+	return []Finding{c.ok("no other guard is running")}
 }

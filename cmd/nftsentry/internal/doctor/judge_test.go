@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -155,11 +158,17 @@ func TestJudgeChains(t *testing.T) {
 	}{
 		{"ours", table("inet", "nftsentry", "shield", "prerouting", -150, "accept"), some, "ok: no other base chain"},
 		{"arp", table("arp", "filter", "input", "input", 0, "drop"), some, "ok: no other base chain"},
-		{"ingress", table("netdev", "f", "in", "ingress", 0, "accept", closed), some, "ok: ingress 0 netdev f in (closed at its end): before all of ours"},
+		{"ingress", table("netdev", "f", "in", "ingress", 0, "accept", closed), some, "warning: ingress 0 netdev f in (closed at its end): before all of ours"},
 		{"first", table("ip", "raw", "PREROUTING", "prerouting", -400, "accept"), some, "ok: prerouting -400 ip raw PREROUTING: before all of ours"},
 		{"between", table("ip", "mangle", "PREROUTING", "prerouting", -150, "accept"), some, "ok: prerouting -150 ip mangle PREROUTING: after our drop of new connections"},
 		{"nat", table("ip", "nat", "PREROUTING", "prerouting", -100, "accept", survey.Rule{Translates: true}), some,
 			"ok: prerouting -100 ip nat PREROUTING (leads connections elsewhere): before our sensors: what it leads elsewhere is no tripwire"},
+		{"closed before sensors", table("ip", "raw", "PREROUTING", "prerouting", -300, "drop"), some,
+			"warning: prerouting -300 ip raw PREROUTING (policy drop): after our drop of new connections, before our sensors: what it drops we do not notice, so that scans"},
+		{"closed after sensors", table("ip", "f", "pre", "prerouting", 0, "drop"), some, "ok: prerouting 0 ip f pre (policy drop): after all of ours"},
+		{"bridge", table("bridge", "f", "pre", "prerouting", 0, "accept", survey.Rule{Drops: true}), some, "ok: prerouting 0 bridge f pre (can drop): before all of ours, for what comes by a bridge"},
+		{"bridge input", table("bridge", "f", "in", "input", 0, "accept"), some, "ok: input 0 bridge f in: before all of ours, for what comes by a bridge"},
+		{"closed bridge", table("bridge", "f", "in", "input", 200, "drop"), some, "warning: input 200 bridge f in (policy drop): before all of ours, for what comes by a bridge"},
 		{"last", table("inet", "firewalld", "filter_PREROUTING", "prerouting", 10, "accept"), some, "ok: prerouting 10 inet firewalld filter_PREROUTING: after all of ours"},
 		{"firewalld", table("inet", "firewalld", "filter_INPUT", "input", 10, "accept", dnat, closed), some, "ok: input 10 inet firewalld filter_INPUT (closed at its end): after ours"},
 		{"closed", table("ip", "filter", "INPUT", "input", 0, "drop"), some, "warning: input 0 ip filter INPUT (policy drop): it may keep connections from the decoy listener"},
@@ -196,16 +205,18 @@ func TestJudgeIPv6(t *testing.T) {
 	global := []string{"2001:db8::1"}
 	for name, tt := range map[string]struct {
 		global  []string
+		looked  bool
 		ruleset survey.Ruleset
 		want    string
 	}{
-		"not in use": {nil, ruleset(closed4), "ok: no address"},
-		"forgotten":  {global, ruleset(closed4), "warning: in use (2001:db8::1), and another firewall closes this host for IPv4 only"},
-		"both":       {global, ruleset(closed4, closed6), "ok: in use"},
-		"inet":       {global, ruleset(table("inet", "f", "in", "input", 0, "drop")), "ok: in use"},
-		"no others":  {global, ruleset(), "ok: in use"},
+		"not in use": {nil, true, ruleset(closed4), "ok: no address"},
+		"forgotten":  {global, true, ruleset(closed4), "warning: in use (2001:db8::1), and another firewall closes this host for IPv4 only"},
+		"both":       {global, true, ruleset(closed4, closed6), "ok: in use (2001:db8::1), and guarded"},
+		"inet":       {global, true, ruleset(table("inet", "f", "in", "input", 0, "drop")), "ok: in use (2001:db8::1), and guarded"},
+		"no others":  {global, true, ruleset(), "ok: in use (2001:db8::1), and guarded"},
+		"no root":    {global, false, ruleset(), "ok: in use (2001:db8::1); whether other firewalls"},
 	} {
-		expect(t, name, []string{tt.want}, judgeIPv6(tt.global, tt.ruleset)...)
+		expect(t, name, []string{tt.want}, judgeIPv6(tt.global, tt.looked, tt.ruleset)...)
 	}
 }
 
@@ -240,6 +251,7 @@ func TestJudgeGroup(t *testing.T) {
 		{"free", exam{}, 6, "ok: NFLOG group 6 is free", true, readers},
 		{"taken", exam{holders: ulogd}, 5, `failure: NFLOG group 5 is taken by "ulogd" (process 7); stop`, true, readers},
 		{"taken by nobody we know", exam{}, 5, "failure: NFLOG group 5 is taken by a program that cannot be told (netlink port 77)", true, readers},
+		{"of a daemon that does not answer", exam{holders: ulogd, daemonErr: errors.New("no answer in time")}, 5, `warning: NFLOG group 5 is taken by "ulogd" (process 7), which may be our daemon`, false, readers},
 		{"ours", exam{holders: ulogd, daemon: running}, 5, "ok: NFLOG group 5 is held by our daemon (process 7)", false, readers},
 		{"another's beside ours", exam{holders: ulogd, daemon: api.Status{PID: 8}}, 5, `failure: NFLOG group 5 is taken by "ulogd"`, false, readers},
 		{"ours in another namespace", exam{daemon: running}, 6, "warning: the daemon is running, and nobody reads", false, nil},
@@ -280,6 +292,10 @@ func TestJudgeDaemon(t *testing.T) {
 	s := api.Status{PID: 7, Version: "1", Mode: "enforce"}
 	expect(t, "well", []string{"ok: running (process 7), mode enforce, with 0 blocks"}, judgeDaemon(s, nil, "1", "/s")...)
 	expect(t, "none", []string{"warning: not running: nobody answers on /s"}, judgeDaemon(api.Status{}, fmt.Errorf("%w: x", api.ErrNoDaemon), "1", "/s")...)
+	expect(t, "no right", []string{"warning: no right to ask on /s whether it is running and well; run it as root, or as a member of control.group"},
+		judgeDaemon(api.Status{}, fmt.Errorf("no right: %w", fs.ErrPermission), "1", "/s")...)
+	expect(t, "observe", []string{"ok: running (process 7), mode observe, which blocks nothing, with 0 blocks"},
+		judgeDaemon(api.Status{PID: 7, Version: "1", Mode: "observe"}, nil, "1", "/s")...)
 	expect(t, "mute", []string{"failure: no answer"}, judgeDaemon(api.Status{}, errors.New("no answer"), "1", "/s")...)
 	s.Problems, s.Mended = []string{"the disk is full"}, 2
 	expect(t, "ill", []string{
@@ -297,16 +313,20 @@ func TestJudgeClock(t *testing.T) {
 
 func TestJudgeGuards(t *testing.T) {
 	processes := []host.Process{{PID: 1, Name: "init"}, {PID: 2, Name: "portsentry"}, {PID: 3, Name: "portsentry"}, {PID: 4, Name: "fail2ban-server"}}
-	expect(t, "two", []string{"warning: portsentry is running (process 2)", "ok: fail2ban-server is running (process 4)"}, judgeGuards(processes)...)
-	expect(t, "none", []string{"ok: no other guard"}, judgeGuards(processes[:1])...)
+	expect(t, "two", []string{"warning: portsentry is running (process 2)", "ok: fail2ban-server is running (process 4)"}, judgeGuards(processes, true)...)
+	expect(t, "none", []string{"ok: no other guard"}, judgeGuards(processes[:1], true)...)
+	expect(t, "hidden", []string{"warning: other guards cannot be looked for"}, judgeGuards(processes[:1], false)...)
+	expect(t, "hidden but for one", []string{"warning: portsentry is running"}, judgeGuards(processes[:2], false)...)
 }
 
 func TestJudgePorts(t *testing.T) {
 	cfg := conf.Default()
-	expect(t, "usual", []string{"ok: sessions on port 22 protect"}, judgePorts([]uint16{22}, cfg)...)
-	expect(t, "none", []string{"ok: no sshd"}, judgePorts(nil, cfg)...)
-	expect(t, "high", []string{"warning: sshd serves port 2222, whose sessions do not protect"}, judgePorts([]uint16{22, 2222}, cfg)...)
-	expect(t, "watched", []string{"warning: sshd serves port 99", "warning: port 99 of sshd would be a tripwire"}, judgePorts([]uint16{99}, cfg)...)
+	expect(t, "usual", []string{"ok: sessions on port 22 protect"}, judgePorts([]uint16{22}, true, cfg)...)
+	expect(t, "none", []string{"ok: no sshd"}, judgePorts(nil, true, cfg)...)
+	expect(t, "not told", []string{"warning: sshd cannot be looked for"}, judgePorts(nil, false, cfg)...)
+	expect(t, "the session's alone", []string{"ok: sessions on port 22 protect"}, judgePorts([]uint16{22}, false, cfg)...)
+	expect(t, "high", []string{"warning: sshd serves port 2222, whose sessions do not protect"}, judgePorts([]uint16{22, 2222}, true, cfg)...)
+	expect(t, "watched", []string{"warning: sshd serves port 99", "warning: port 99 of sshd would be a tripwire"}, judgePorts([]uint16{99}, true, cfg)...)
 }
 
 func TestJudgeSession(t *testing.T) {
@@ -340,16 +360,81 @@ func TestParseSession(t *testing.T) {
 func TestJudgeConfig(t *testing.T) {
 	_, mistakes := conf.Parse("f.toml", []byte("mode = 1\nmood = 2"))
 	expect(t, "mistakes", []string{"failure: f.toml has 2 mistakes, first: f.toml:1:8: mode = 1"}, judgeConfig("f.toml", mistakes))
-	expect(t, "unreadable", []string{"failure: permission denied"}, judgeConfig("f.toml", fs.ErrPermission))
+	expect(t, "unreadable", []string{"failure: permission denied; the checks below"}, judgeConfig("f.toml", fs.ErrPermission))
 	expect(t, "defaults", []string{"ok: built-in defaults"}, judgeConfig("", nil))
 	expect(t, "correct", []string{"ok: f.toml is correct"}, judgeConfig("f.toml", nil))
 }
 
 func TestJudgeDecoys(t *testing.T) {
 	decoys := []conf.PortRange{{First: 23, Last: 23}}
-	expect(t, "none", []string{"ok: none"}, judgeDecoys(nil, nil))
-	expect(t, "owned", []string{"ok: a service owns TCP port 23 now"}, judgeDecoys(decoys, decoys))
-	expect(t, "free", []string{"ok: no service owns any"}, judgeDecoys(decoys, nil))
+	expect(t, "none", []string{"ok: none"}, judgeDecoys(nil, decoys, nil))
+	expect(t, "nothing at all", []string{"warning: no decoys, and no watched ports either"}, judgeDecoys(nil, nil, nil))
+	expect(t, "owned", []string{"ok: a service owns TCP port 23 now"}, judgeDecoys(decoys, nil, decoys))
+	expect(t, "free", []string{"ok: no service owns any"}, judgeDecoys(decoys, nil, nil))
+}
+
+func TestJudgeListener(t *testing.T) {
+	named, excluding := conf.TCP{Port: 999}, conf.TCP{Exclude: []conf.PortRange{{First: 1, Last: 1022}}}
+	for _, tt := range []struct {
+		name  string
+		tcp   conf.TCP
+		taken []uint16
+		want  []string
+	}{
+		{"defaults", conf.Default().TCP, []uint16{1023, 999}, []string{}},
+		{"named and free", named, []uint16{1023}, []string{}},
+		{"named and taken", named, []uint16{999}, []string{"failure: a service owns TCP port 999, where tcp.port has"}},
+		{"one is left", excluding, []uint16{999}, []string{}},
+		{"none is left", excluding, []uint16{1023}, []string{"failure: all ports from 512 to 1023 are in tcp.decoy or"}},
+	} {
+		taken := map[uint16]bool{}
+		for _, port := range tt.taken {
+			taken[port] = true
+		}
+		expect(t, tt.name, tt.want, judgeListener(tt.tcp, conf.PortRange{First: 512, Last: 1023}, taken)...)
+	}
+}
+
+func TestJudgeIgnored(t *testing.T) {
+	expect(t, "none", []string{}, judgeIgnored(0, nil)...)
+	expect(t, "well", []string{"ok: 2 files of ignore.files can be read"}, judgeIgnored(2, nil)...)
+	expect(t, "wrong", []string{"failure: ignore.files has 1 mistake, first: /list:3: "},
+		judgeIgnored(1, []string{"/list:3: odd"})...)
+}
+
+func TestJudgeHooks(t *testing.T) {
+	a, b := errors.New("hook.exec[0]: not there"), errors.New("hook.mail[0]: not root's")
+	expect(t, "none", []string{}, judgeHooks(0, nil)...)
+	expect(t, "well", []string{"ok: 2 hooks with all"}, judgeHooks(2, nil)...)
+	expect(t, "one wrong", []string{"failure: hook.exec[0]: not there; mend it"}, judgeHooks(2, a)...)
+	expect(t, "two wrong", []string{"failure: hook.exec[0]: not there; mend it", "failure: hook.mail[0]: not root's; mend it"}, judgeHooks(2, errors.Join(a, b))...)
+}
+
+// TestSession has the variable taken out of the environment, as sudo does.
+func TestSession(t *testing.T) {
+	proc, own := t.TempDir(), strconv.Itoa(os.Getppid())
+	for name, text := range map[string]string{
+		own + "/environ": "A=1\x00", own + "/stat": own + " (a) b (c) S 500 1 1",
+		"500/environ": "HOME=/\x00SSH_CONNECTION=192.0.2.7 50000 192.0.2.1 22\x00", "500/stat": "500 (sshd) S 1 1 1",
+	} {
+		path := filepath.Join(proc, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv(sessionEnv, "192.0.2.8 50000 192.0.2.1 2222") // put back at the end
+	if a, port := session(proc); a.String() != "192.0.2.8" || port != 2222 {
+		t.Errorf("own: %v, %d", a, port)
+	}
+	if err := os.Unsetenv(sessionEnv); err != nil {
+		t.Fatal(err)
+	}
+	if a, port := session(proc); a.String() != "192.0.2.7" || port != 22 {
+		t.Errorf("of a process before: %v, %d", a, port)
+	}
+	if a, port := session(t.TempDir()); a.IsValid() || port != 0 {
+		t.Errorf("none: %v, %d", a, port)
+	}
 }
 
 func TestWorst(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nftsentry/controller/api"
 	"nftsentry/controller/host"
 )
 
@@ -65,6 +66,8 @@ func (e *exam) judgeGroup(c check, group uint16, readers []host.Reader, advice s
 			return c.fail(advice, "NFLOG group %d is taken by a program that cannot be told (netlink port %d)", group, r.Port)
 		case e.running() && holder.PID == e.daemon.PID:
 			return c.ok("NFLOG group %d is held by our daemon (process %d)", group, holder.PID)
+		case !e.running() && !errors.Is(e.daemonErr, api.ErrNoDaemon):
+			return c.warn("have the daemon answer first, see \"daemon\" below", "NFLOG group %d is taken by %s, which may be our daemon", group, who)
 		}
 		return c.fail(advice, "NFLOG group %d is taken by %s", group, who)
 	}

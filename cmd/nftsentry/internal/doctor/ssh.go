@@ -1,10 +1,13 @@
 package doctor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +16,37 @@ import (
 	"nftsentry/controller/api"
 	"nftsentry/nft"
 )
+
+const sessionEnv = "SSH_CONNECTION"
+
+// session is where the caller's SSH session comes from, and the port of the server; invalid and 0 for none. What sudo and
+// su have taken out of the environment is in that of a process before.
+func session(proc string) (client netip.Addr, port uint16) {
+	if s, own := os.LookupEnv(sessionEnv); own {
+		return parseSession(s)
+	}
+	const most = 32
+	for pid, n := os.Getppid(), 0; pid > 1 && n < most; pid, n = parent(proc, pid), n+1 {
+		env, _ := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "environ")) // that of others is for root
+		for v := range strings.SplitSeq(string(env), "\x00") {
+			if s, found := strings.CutPrefix(v, sessionEnv+"="); found {
+				return parseSession(s)
+			}
+		}
+	}
+	return netip.Addr{}, 0
+}
+
+// parent is the process that a process was started by; 0 if that cannot be told.
+func parent(proc string, pid int) int {
+	stat, _ := os.ReadFile(filepath.Join(proc, strconv.Itoa(pid), "stat"))
+	f := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:])) // names may have blanks in them
+	if len(f) < 2 {
+		return 0
+	}
+	n, _ := strconv.Atoi(f[1])
+	return n
+}
 
 // parseSession reads SSH_CONNECTION: the address and port of the client, and those of the server.
 func parseSession(s string) (client netip.Addr, port uint16) {
@@ -29,32 +63,37 @@ func parseSession(s string) (client netip.Addr, port uint16) {
 }
 
 func (e *exam) checkSSH(context.Context) []Finding {
-	client, port := session()
-	ports := e.sshPorts()
+	client, port := session("/proc")
+	ports, all := e.sshPorts()
 	if port != 0 && !slices.Contains(ports, port) {
 		ports = append(ports, port)
 	}
-	all := judgePorts(ports, e.Config)
+	found := judgePorts(ports, all, e.Config)
 	if client.IsValid() {
-		all = append(all, judgeSession(client, e.ignoredBecause(client), e.blocked(client), e.peer(client), e.rights.admin))
+		found = append(found, judgeSession(client, e.ignoredBecause(client), e.blocked(client), e.peer(client), e.rights.admin))
 	}
-	return all
+	return found
 }
 
-// sshPorts are those where sshd waits for others than this host, as far as the caller may know.
-func (e *exam) sshPorts() []uint16 {
-	listeners, _ := e.proc.Listeners() // without, only the session's own is known
-	var ports []uint16
+// sshPorts are those where sshd waits for others than this host, and whether that is all: users are not told who waits.
+func (e *exam) sshPorts() (ports []uint16, all bool) {
+	listeners, err := e.proc.Listeners()
+	all = err == nil
 	for _, l := range listeners {
-		if holder := e.holders[l.Inode]; holder.Runs("sshd") && !l.Address.Addr().IsLoopback() {
+		if l.Address.Addr().IsLoopback() {
+			continue
+		}
+		holder, known := e.holders[l.Inode]
+		all = all && (known || e.rights.uid == 0) // those of root are the kernel's own
+		if holder.Runs("sshd") {
 			ports = append(ports, l.Address.Port())
 		}
 	}
 	slices.Sort(ports)
-	return slices.Compact(ports)
+	return slices.Compact(ports), all
 }
 
-func judgePorts(ports []uint16, cfg conf.Config) []Finding {
+func judgePorts(ports []uint16, told bool, cfg conf.Config) []Finding {
 	const c check = "ssh"
 	var all []Finding
 	for _, p := range ports {
@@ -70,6 +109,8 @@ func judgePorts(ports []uint16, cfg conf.Config) []Finding {
 	switch {
 	case len(all) > 0:
 		return all
+	case len(ports) == 0 && !told:
+		return []Finding{c.warn("run it as root", "sshd cannot be looked for: who serves the open ports is told to root alone")}
 	case len(ports) == 0:
 		return []Finding{c.ok("no sshd was found")}
 	}

@@ -33,7 +33,7 @@ type disk struct {
 func (e *exam) checkState(context.Context) []Finding {
 	d, err := lookAt(e.Config.State.Dir)
 	if err != nil {
-		return []Finding{check("state").fail("make the folder readable", "%v", err)}
+		return []Finding{check("state").fail("run it as root, or set state.dir to a folder elsewhere", "%v", err)}
 	}
 	return judgeState(d)
 }

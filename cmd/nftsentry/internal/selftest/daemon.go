@@ -49,6 +49,7 @@ func startDaemon(ctx context.Context, host *namespace.Host, dir string) (*daemon
 		cmd:    namespace.Self("run", "--config", filepath.Join(dir, fileConfig)),
 		ended:  make(chan struct{}),
 	}
+	d.cmd.SysProcAttr.Setpgid = true // Ctrl-C is for who runs the test, and ends the daemon when it is ready to
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "NOTIFY_SOCKET=") && !strings.HasPrefix(v, "WATCHDOG_") { // those of another service
 			d.cmd.Env = append(d.cmd.Env, v)
@@ -119,10 +120,15 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// String has no name of the program before messages: the caller's own message has it.
 func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return strings.TrimSuffix(t.buf.String(), "\n")
+	var b strings.Builder
+	for line := range strings.Lines(t.buf.String()) {
+		b.WriteString(strings.TrimPrefix(line, "nftsentry: "))
+	}
+	return strings.TrimSuffix(b.String(), "\n")
 }
 
 // waitFor asks until something is so. It is an error if that takes too long.

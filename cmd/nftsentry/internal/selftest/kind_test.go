@@ -125,9 +125,9 @@ func TestTail(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, _ = log.Write([]byte("the end\n"))
+	_, _ = log.Write([]byte("nftsentry: the end\n"))
 	got := log.String()
-	if len(got) > tailSize || got[:6] != "a line" || got[len(got)-7:] != "the end" {
+	if len(got) > tailSize || got[:6] != "a line" || got[len(got)-8:] != "\nthe end" {
 		t.Errorf("%d bytes: %q", len(got), got)
 	}
 }

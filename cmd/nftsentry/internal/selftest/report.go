@@ -1,5 +1,7 @@
 package selftest
 
+import "slices"
+
 // A Report is what came of a test.
 type Report struct {
 	Config string   `json:"config"` // file; "" for the built-in defaults
@@ -47,6 +49,11 @@ const (
 	Would Blocked = "would be" // it is only logged, as configured
 	No    Blocked = "no"
 )
+
+// watches tells whether there is a tripwire for any kind.
+func watches(trials []Trial) bool {
+	return slices.ContainsFunc(trials, func(t Trial) bool { return t.Outcome != NotWatched })
+}
 
 // passed tells whether all trials are as configured.
 func passed(trials []Trial) bool {

@@ -1,9 +1,11 @@
 package selftest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,8 +20,9 @@ import (
 // A Subject is what is tested.
 type Subject struct {
 	Config conf.Config
-	File   string // "" for the built-in defaults
-	Dir    string // an empty folder, for the test alone
+	File   string         // "" for the built-in defaults
+	Listed []netip.Prefix // by ignore.files
+	Dir    string         // an empty folder, for the test alone
 }
 
 // Run tests a configuration. The caller is in namespaces of its own, and keeps no other goroutine that changes them. It
@@ -28,6 +31,7 @@ func Run(ctx context.Context, s Subject) (report Report, err error) {
 	runtime.LockOSThread() // the daemon ends with the thread that starts it
 	defer runtime.UnlockOSThread()
 	report = Report{Config: s.File, Mode: string(s.Config.Mode), Notes: []string{}, Trials: []Trial{}}
+	s.Config.Ignore.Sources = append(s.Config.Ignore.Sources, s.Listed...)
 	if err := unix.Mount("", s.Dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=700"); err != nil {
 		report.Notes = append(report.Notes, fmt.Sprintf("the folder of the test is on disk, and not in memory: %v", err))
 	}
@@ -37,6 +41,12 @@ func Run(ctx context.Context, s Subject) (report Report, err error) {
 	}
 	report.Notes = append(report.Notes, notes...)
 	err = run(ctx, s, &report)
+	if ctx.Err() != nil {
+		err = context.Cause(ctx) // whatever it has led to
+	}
+	if err == nil && !watches(report.Trials) {
+		report.Notes = append(report.Notes, "no scan is noticed, as this configuration has neither decoys nor watched ports: see tcp.decoy, tcp.watch and tcp.exclude")
+	}
 	report.Passed = err == nil && passed(report.Trials)
 	return report, err
 }
@@ -48,7 +58,14 @@ var budget = 2 * len(kinds)
 func isolate(s Subject) (notes []string, err error) {
 	var data []byte
 	if s.File != "" {
-		if data, err = os.ReadFile(s.File); err != nil {
+		info, err := os.Stat(s.File)
+		if err == nil && !info.Mode().IsRegular() {
+			err = fmt.Errorf("%s: not a regular file: a test reads it more than once: write it to a file first", s.File)
+		}
+		if err == nil {
+			data, err = os.ReadFile(s.File)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("read the configuration: %w", err)
 		}
 	}
@@ -90,10 +107,7 @@ func run(ctx context.Context, s Subject, report *Report) (err error) {
 	for i, k := range kinds {
 		for _, f := range l.world.families {
 			t, err := l.try(ctx, k, f, i)
-			if ctx.Err() != nil {
-				return context.Cause(ctx)
-			}
-			if err != nil {
+			if err = cmp.Or(err, ctx.Err()); err != nil {
 				return err
 			}
 			report.Trials = append(report.Trials, t)
@@ -104,3 +118,6 @@ func run(ctx context.Context, s Subject, report *Report) (err error) {
 
 // Longest is how long a test may take; on a machine with nothing else to do it takes some seconds.
 const Longest = 2 * time.Minute
+
+// ErrTooLong is the cause of the end of a context after that.
+var ErrTooLong = fmt.Errorf("the test is not done after %s: try it again when this host has less to do, or with smaller trigger.ports and trigger.connects", Longest)

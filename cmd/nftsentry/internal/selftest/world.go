@@ -59,7 +59,7 @@ func families(c conf.Config) ([]family, error) {
 		}
 		i := slices.IndexFunc(f.places, func(s string) bool { return !ignored(c, netip.MustParsePrefix(s)) })
 		if i < 0 {
-			return nil, fmt.Errorf("ignore.sources has all networks in it that a test could come from, such as %s: leave one out", f.places[0])
+			return nil, fmt.Errorf("ignore.sources and ignore.files have all networks in them that a test could come from, such as %s: leave one out", f.places[0])
 		}
 		f.sources = netip.MustParsePrefix(f.places[i])
 		all = append(all, f.family)
