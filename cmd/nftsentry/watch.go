@@ -34,6 +34,10 @@ func newWatch(o *options) *cobra.Command {
   doubt        unproven evidence is not trusted for now, as its budget is spent
   trust        it is trusted again
   heal         our table was mended after others had touched it
+  reload       another configuration holds; one that is refused changes nothing
+  panic        nothing is noticed or blocked from now on
+  resume       that is over
+  stop         the daemon ends, and this command with it
   lost         this reader was too slow for so many events
 
 Each filter may be given several times, and as a list with commas; an event
@@ -94,7 +98,7 @@ func eventLine(e api.Event) string {
 		return fmt.Sprintf("%s  %-11s  %d events: this reader is too slow", when, e.Event, e.Lost)
 	}
 	if e.Source == "" {
-		return fmt.Sprintf("%s  %-11s  %s", when, e.Event, e.Reason)
+		return fmt.Sprintf("%s  %-11s  %s", when, e.Event, printable(e.Reason))
 	}
 	line := fmt.Sprintf("%s  %-11s  %-15s  %-9s  %-7s  %-8s", when, e.Event, e.Source, portOf(e), dash(e.Kind), dash(e.Evidence))
 	for _, more := range eventDetails(e) {
@@ -128,7 +132,7 @@ func eventDetails(e api.Event) (all []string) {
 		all = append(all, "took "+took.Round(time.Microsecond).String())
 	}
 	if e.Reason != "" {
-		all = append(all, e.Reason)
+		all = append(all, printable(e.Reason))
 	}
 	return all
 }
@@ -147,6 +151,7 @@ const (
 var eventColors = map[string]color{
 	"block": red, "extend": red, "unblock": green, "would-block": yellow, "run": yellow,
 	"doubt": magenta, "trust": magenta, "heal": magenta, "lost": magenta,
+	"reload": magenta, "panic": red, "resume": green, "stop": magenta,
 	"ignored": faint, "exempted": faint, "repeated": faint,
 }
 

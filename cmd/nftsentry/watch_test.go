@@ -50,6 +50,8 @@ func TestEvent(t *testing.T) {
 		{controller.Notice{What: controller.Unblocked, Block: block6, Reason: "expired"},
 			"12:04:11.924  unblock      2001:db8::/64    tcp/23     connect  proven    expired"},
 		{controller.Notice{What: controller.Healed, Reason: "our table was made again"}, "12:04:11.924  heal         our table was made again"},
+		{controller.Notice{What: controller.Healed, Reason: "\"a\x1b[2J\u009b\" has changed it"}, "12:04:11.924  heal         \"a\ufffd[2J\ufffd\" has changed it"},
+		{controller.Notice{What: controller.Reloaded, Reason: "another configuration holds"}, "12:04:11.924  reload       another configuration holds"},
 	} {
 		tt.notice.Time = at
 		if diff := cmp.Diff(tt.want, eventLine(eventOf(tt.notice))); diff != "" {
@@ -71,7 +73,7 @@ func TestEventNames(t *testing.T) {
 	for kind := listener.Connect; kind.String() != "unknown"; kind++ {
 		kinds = append(kinds, kind.String())
 	}
-	if diff := cmp.Diff(append(names, "lost"), api.EventNames); diff != "" {
+	if diff := cmp.Diff(append(names, "stop", "lost"), api.EventNames); diff != "" {
 		t.Errorf("events (-controller +api):\n%s", diff)
 	}
 	if diff := cmp.Diff(kinds, api.KindNames); diff != "" {
