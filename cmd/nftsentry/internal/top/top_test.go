@@ -212,6 +212,70 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// TestHeld shows that a held picture stays as it is, and that what has happened
+// meanwhile is there when it goes on.
+func TestHeld(t *testing.T) {
+	m, _ := show(t, 80, 24)
+	block := someBlocks(1)[0]
+	block.Source = "203.0.113.7"
+	press(m, "p")
+	before := screen(m)
+	m.Update(tick(start.Add(time.Second)))
+	m.Update(events{
+		{Event: "block", Time: start, Source: "203.0.113.7", Block: &block},
+		{Event: "unblock", Time: start, Source: "192.0.2.1"},
+		{Event: "probe", Time: start, Source: "203.0.113.7", Port: 20, Protocol: "tcp"},
+	})
+	other := someStatus()
+	other.Dropped.Packets += 1000
+	m.Update(statusOf{status: other})
+	m.Update(listOf{blocks: someBlocks(2)})
+	if diff := cmp.Diff(before, screen(m)); diff != "" {
+		t.Errorf("held (-before +after):\n%s", diff)
+	}
+	press(m, "p")
+	if _, there := m.blocks["192.0.2.1"]; there || m.rows[len(m.rows)-1].Source != "203.0.113.7" || m.ports.most(start, 1)[0].n != 41 {
+		t.Errorf("what has happened meanwhile is not there:\n%s", screen(m))
+	}
+	if m.packets.parts != (rate{}).parts || !m.listAt.IsZero() {
+		t.Errorf("packets %v count for one second, or no list is asked for", m.packets.parts)
+	}
+}
+
+// TestList shows that a list does not undo what has happened since it was asked
+// for, and that no two are asked for at once.
+func TestList(t *testing.T) {
+	m, _ := show(t, 80, 24)
+	block := someBlocks(1)[0]
+	block.Source = "203.0.113.7"
+	m.tick(start.Add(listEvery))
+	if !m.listing || !m.listAt.Equal(start.Add(listEvery)) {
+		t.Fatalf("no list is asked for after %v", listEvery)
+	}
+	m.Update(events{
+		{Event: "block", Time: start, Source: "203.0.113.7", Block: &block},
+		{Event: "unblock", Time: start, Source: "192.0.2.1"},
+		{Event: "lost", Lost: 1},
+	})
+	m.tick(start.Add(listEvery + time.Second))
+	if !m.listAt.IsZero() {
+		t.Error("a second list is asked for while the first has not come")
+	}
+	m.Update(listOf{blocks: someBlocks(3)})
+	_, made := m.blocks["203.0.113.7"]
+	if _, ended := m.blocks["192.0.2.1"]; !made || ended || len(m.blocks) != 3 {
+		t.Errorf("a list that is older than the events counts for more: %v", m.blocks)
+	}
+	if m.tick(start.Add(listEvery + 2*time.Second)); !m.listing || m.since != nil {
+		t.Error("no list is asked for after events were lost")
+	}
+	m.since = nil
+	m.Update(make(events, mostLater+1))
+	if len(m.since) > 0 || !m.listAt.IsZero() {
+		t.Error("too many events are kept, or no list is asked for instead")
+	}
+}
+
 func TestTally(t *testing.T) {
 	var c tally
 	for i := range 20 {

@@ -11,7 +11,6 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"nftsentry/conf"
-	"nftsentry/controller/api"
 )
 
 // What the view needs at the least, in cells.
@@ -190,7 +189,7 @@ func (m *model) row(style lipgloss.Style, source, left, why, evidence, origin, s
 	return style.Render(pad(line, m.width))
 }
 
-func (m *model) left(b api.Block) string {
+func (m *model) left(b row) string {
 	return conf.FormatDuration(b.Until.Sub(m.now) + time.Second - 1)
 }
 
