@@ -70,9 +70,19 @@ must pass all filters that are given.`,
 	return o.prints(o.asks(cmd))
 }
 
-// completes has the shell complete the words of a flag.
+// completes has the shell complete the words of a flag, each of a list with
+// commas.
 func completes(cmd *cobra.Command, flag string, words []string) {
-	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	_ = cmd.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) { // the flag is there
+		before := begun[:strings.LastIndexByte(begun, ',')+1]
+		var out []string
+		for _, w := range words {
+			if strings.HasPrefix(before+w, begun) {
+				out = append(out, before+w)
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	})
 }
 
 // event prints one event.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,6 +80,36 @@ func TestEventNames(t *testing.T) {
 	}
 	if diff := cmp.Diff(kinds, api.KindNames); diff != "" {
 		t.Errorf("kinds (-listener +api):\n%s", diff)
+	}
+}
+
+// TestCompletion shows what the shell completes without a daemon: the words of
+// lists, and files where there may be some.
+func TestCompletion(t *testing.T) {
+	for line, want := range map[string]string{
+		"watch --event heal,sto":      "heal,stop\n:4\n",
+		"watch --kind u":              "udp\n:4\n",
+		"watch --port ":               ":4\n",
+		"list ":                       ":4\n",
+		"run --config ":               ":0\n",
+		"list --socket ":              ":0\n",
+		"block --file ":               ":0\n",
+		"import ":                     ":0\n",
+		"import --default ":           ":0\n",
+		"report --html ":              ":0\n",
+		"report --html=":              ":0\n",
+		"unblock --socket /nowhere ":  ":4\n",
+		"explain --socket /nowhere 1": ":4\n",
+	} {
+		var data bytes.Buffer
+		root := newRoot(&output{data: &data, messages: io.Discard})
+		root.SetArgs(append([]string{"__complete"}, strings.Split(line, " ")...))
+		if err := root.Execute(); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		if diff := cmp.Diff(want, data.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", line, diff)
+		}
 	}
 }
 

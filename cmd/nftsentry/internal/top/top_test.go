@@ -212,6 +212,18 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+func TestLeft(t *testing.T) {
+	m := &model{now: start}
+	for left, want := range map[time.Duration]string{
+		time.Millisecond: "1s", 59*time.Minute + 59*time.Second: "59m59s", 10*time.Hour - time.Second: "9h59m59s", 10*time.Hour + 59*time.Second: "10h",
+		24*time.Hour - time.Second: "23h59m", 34*time.Hour + 59*time.Minute: "1d10h", 3650*24*time.Hour - time.Second: "3649d23h",
+	} {
+		if got := m.left(row{Block: api.Block{Until: start.Add(left)}}); got != want || len(got) > 8 {
+			t.Errorf("%v left is shown as %s, want %s", left, got, want)
+		}
+	}
+}
+
 // TestHeld shows that a held picture stays as it is, and that what has happened
 // meanwhile is there when it goes on.
 func TestHeld(t *testing.T) {
