@@ -16,11 +16,12 @@ import (
 	"nftsentry/state"
 )
 
+// Times are shown in the zone of the host. It is set before there is anything
+// else that may read it, such as a server that another test has left to end.
+func init() { time.Local = time.UTC }
+
 // TestEvent shows each kind of event as a person sees it, from the notice on.
 func TestEvent(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	defer func() { time.Local = zone }()
 	at := time.Date(2026, 11, 24, 12, 4, 11, 924_000_000, time.UTC)
 	probe := listener.Event{
 		Time: at, Source: netip.MustParseAddrPort("203.0.113.7:4000"), Target: netip.MustParseAddrPort("10.0.0.1:23"),

@@ -95,11 +95,12 @@ func press(m *model, keys ...string) {
 
 func screen(m *model) string { return ansi.Strip(m.View().Content) + "\n" }
 
+// Times are shown in the zone of the host. It is set before there is anything
+// else that may read it, such as a server that another test has left to end.
+func init() { time.Local = time.UTC }
+
 // TestView compares screens of several sizes with what they should be.
 func TestView(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	defer func() { time.Local = zone }()
 	for name, tt := range map[string]struct {
 		width, height int
 		do            func(m *model)
