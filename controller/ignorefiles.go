@@ -114,6 +114,7 @@ func (c *Controller) tellListed(waited bool) error {
 		}
 		if !c.panicked {
 			c.log.Info("it is known who is ignored: blocks and sensors are in force", zap.Int("blocks", len(c.blocks.bySource)))
+			c.tell(Notice{What: Resumed, Reason: "it is known who is ignored: " + c.stance()})
 		}
 		return nil
 	}

@@ -29,12 +29,15 @@ const (
 	Doubted                    // Reason: unproven evidence is not trusted for now
 	Trusted                    // Reason: it is again
 	Healed                     // Reason: our table was made again, or what was taken out of it put back
+	Reloaded                   // Reason: another configuration holds
+	Panicked                   // Reason: nothing is noticed or blocked from now on
+	Resumed                    // Reason: that is over
 )
 
 var whatNames = [...]string{
 	Probed: "probe", Exempted: "exempted", Ignored: "ignored", Repeated: "repeated", Sentenced: "sentence", Blocked: "block",
 	Extended: "extend", Unblocked: "unblock", WouldBlock: "would-block", Triggered: "run", Doubted: "doubt", Trusted: "trust",
-	Healed: "heal",
+	Healed: "heal", Reloaded: "reload", Panicked: "panic", Resumed: "resume",
 }
 
 // String is a word for it, such as "would-block".

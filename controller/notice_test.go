@@ -171,3 +171,38 @@ func TestNoticesInOrder(t *testing.T) {
 		}
 	})
 }
+
+// TestNoticesOfChanges shows what is heard of a panic and of another
+// configuration, and nothing of a panic where there is one already.
+func TestNoticesOfChanges(t *testing.T) {
+	const off, on = `(nothing is noticed or blocked until "nftsentry resume")`, "(blocks and sensors are in force)"
+	observe, unlisted := testConfig(), testConfig()
+	observe.Observe, unlisted.Unlisted = true, true
+	drive(t, testConfig(), func(r *rig) {
+		for _, tt := range []struct {
+			name string
+			do   func() error
+			want []string
+		}{
+			{"panic", func() error { _, err := r.Panic(r.ctx); return err }, []string{"panic " + off}},
+			{"another panic", func() error { _, err := r.Panic(r.ctx); return err }, nil},
+			{"reload in a panic", func() error { return r.Reconfigure(r.ctx, testConfig(), nil) },
+				[]string{`reload (another configuration holds: nothing is noticed or blocked until "nftsentry resume")`}},
+			{"resume", func() error { _, err := r.Resume(r.ctx); return err }, []string{"resume " + on}},
+			{"observe", func() error { return r.Reconfigure(r.ctx, observe, nil) },
+				[]string{"reload (another configuration holds: what would be blocked is only logged)"}},
+			{"unlisted", func() error { return r.Reconfigure(r.ctx, unlisted, nil) },
+				[]string{"reload (another configuration holds: nothing is noticed or blocked until ignore.files can be read)"}},
+			{"listed", func() error { return r.SetListed(r.ctx, NewListed()) },
+				[]string{"resume (it is known who is ignored: blocks and sensors are in force)"}},
+			{"listed again", func() error { return r.SetListed(r.ctx, NewListed()) }, nil},
+		} {
+			if err := tt.do(); err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			if diff := cmp.Diff(tt.want, r.notices()); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+			}
+		}
+	})
+}

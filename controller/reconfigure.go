@@ -42,9 +42,23 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 		c.touches.window = cfg.Window
 		c.suspects.configure(cfg.Table)
 		c.doubts.refill = newDoubts(c.log, cfg.Table.Budget).refill
+		c.tell(Notice{What: Reloaded, Reason: "another configuration holds: " + c.stance()})
 		c.endIgnored()
 		answer(nil)
 	})
+}
+
+// stance says, for a person, what a trigger leads to.
+func (c *Controller) stance() string {
+	switch {
+	case c.panicked:
+		return "nothing is noticed or blocked until \"nftsentry resume\""
+	case c.cfg.Unlisted:
+		return "nothing is noticed or blocked until ignore.files can be read"
+	case c.cfg.Observe:
+		return "what would be blocked is only logged"
+	}
+	return "blocks and sensors are in force"
 }
 
 // suspended tells whether nothing is noticed or blocked for now: by Panic, or
@@ -67,6 +81,9 @@ func (c *Controller) Panic(ctx context.Context) (int, error) { return c.setPanic
 // again.
 func (c *Controller) Resume(ctx context.Context) (int, error) { return c.setPanicked(ctx, false) }
 
+// switched is what the audience hears of the beginning and the end of a panic.
+var switched = map[bool]What{true: Panicked, false: Resumed}
+
 func (c *Controller) setPanicked(ctx context.Context, on bool) (blocks int, err error) {
 	var n int
 	err = c.call(ctx, func(answer func(error)) {
@@ -86,6 +103,9 @@ func (c *Controller) setPanicked(ctx context.Context, on bool) (blocks int, err 
 			c.log.Warn("panic: nothing is noticed or blocked until resume", zap.Int("suspended", n))
 		} else {
 			c.log.Info("resume", zap.Int("blocks", n))
+		}
+		if on != was {
+			c.tell(Notice{What: switched[on], Reason: c.stance()})
 		}
 		answer(nil)
 	})

@@ -194,6 +194,9 @@ func TestPanic(t *testing.T) {
 			off("after the end")
 			d = d.program.run()
 			off("after a restart")
+			if log := d.log.String(); !strings.Contains(log, `"mode":"panic"`) {
+				t.Errorf("the log of the start does not say that blocks are suspended:\n%s", log)
+			}
 			time.Sleep(1100 * time.Millisecond) // one block is over meanwhile
 			if alone {
 				d.end(unix.SIGTERM)

@@ -124,6 +124,7 @@ func TestTop(t *testing.T) {
 		"control-c": func(s *screen) error { _, err := s.WriteString("\x03"); return err },
 		"SIGINT":    func(s *screen) error { return s.cmd.Process.Signal(unix.SIGINT) },
 		"SIGTERM":   func(s *screen) error { return s.cmd.Process.Signal(unix.SIGTERM) },
+		"SIGQUIT":   func(s *screen) error { return s.cmd.Process.Signal(unix.SIGQUIT) },
 		"SIGHUP":    func(s *screen) error { return s.cmd.Process.Signal(unix.SIGHUP) },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 )
 
 // TestWatch has a source probe, be blocked, let go, and ignored, before the
-// eyes of two who watch.
+// eyes of three who watch, and an operator change what holds.
 func TestWatch(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
@@ -23,12 +23,16 @@ func TestWatch(t *testing.T) {
 			d := guard(t, w.server, "[trigger]\nconnects = 2\n")
 			all := d.watch()
 			some := d.watch("--event", "block", "--source", f.source, "--kind", "connect", "--port", "79")
-			eventually(t, "both watch", 5*time.Second, func() bool { return d.status().Readers == 2 })
+			last := d.watch("--event", "stop")
+			eventually(t, "all watch", 5*time.Second, func() bool { return d.status().Readers == 3 })
 			_, _ = touch(w.client, "", f.server, 23)
 			_, _ = touch(w.client, "", f.server, 79)
 			d.listed()
 			d.must("unblock", f.source)
-			wantAll := []string{"probe " + f.client, "sentence " + f.client, "block " + f.client, "unblock " + f.source}
+			d.must("panic")
+			d.must("reload")
+			d.must("resume")
+			wantAll := []string{"probe " + f.client, "sentence " + f.client, "block " + f.client, "unblock " + f.source, "panic ", "reload ", "resume "}
 			for _, want := range wantAll {
 				e := all.next()
 				for e.Kind == "syn" { // the kernel's word of what began the connections
@@ -44,6 +48,10 @@ func TestWatch(t *testing.T) {
 			}
 			all.end(unix.SIGINT, 0, "")
 			d.end(unix.SIGTERM)
+			if e := last.next(); e.Event != "stop" || e.Reason == "" {
+				t.Errorf("the last event is %+v, want stop", e)
+			}
+			last.end(0, 1, "nftsentry: nftsentry is not running any more, or this reader was too slow for it\n")
 			some.end(0, 1, "nftsentry: nftsentry is not running any more, or this reader was too slow for it\n")
 		})
 	}

@@ -59,6 +59,7 @@ that lies around them they are spared.`,
 		},
 	}
 	cmd.Flags().StringVar(&file, "file", "", "read more of them from a `file`, one a line, or from standard input for -; # begins a comment")
+	_ = cmd.RegisterFlagCompletionFunc("file", completeFile) // the flag is there
 	cmd.Flags().StringVar(&timeout, "timeout", "", "how long, such as 1h30m or 7d: "+timeoutBounds())
 	cmd.Flags().StringVar(&comment, "comment", "", fmt.Sprintf("why, shown by list and by nft; at most %d bytes", api.MaxComment))
 	return o.asks(cmd)

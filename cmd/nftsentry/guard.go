@@ -349,11 +349,12 @@ func (g *guard) announce() {
 	if file == "" {
 		file = "built-in defaults"
 	}
-	if panicked(cfg.State.Dir) {
+	stats := controller.Stats{Panicked: panicked(cfg.State.Dir), Unlisted: g.list.Load().none}
+	if stats.Panicked {
 		g.log.Warn("panic: nothing is noticed or blocked until \"nftsentry resume\"")
 	}
 	g.log.Info("start",
-		zap.String("version", version), zap.String("config", file), zap.String("mode", string(cfg.Mode)),
+		zap.String("version", version), zap.String("config", file), zap.String("mode", mode(*cfg, stats)),
 		zap.String("decoys", conf.FormatPorts(cfg.TCP.Decoys())), zap.Uint16("listener", g.decoy.Port()),
 		zap.String("watched", conf.FormatPorts(cfg.TCP.Watch)), zap.String("watched_udp", conf.FormatPorts(cfg.UDP.Watch)),
 	)

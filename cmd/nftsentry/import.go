@@ -47,8 +47,11 @@ puts symbolic links to ours in their places. Both may be done again.`,
   nftsentry import /etc/portsentry -c /etc/nftsentry/nftsentry.toml --state --link > /dev/null`,
 		Args: arguments(1, 1, "one folder or portsentry.conf"),
 		RunE: func(_ *cobra.Command, args []string) error { return o.runImport(args[0], *f) },
+
+		ValidArgsFunction: completeFile,
 	}
 	cmd.Flags().StringVar(&f.defaults, "default", "", "`file` that sets TCP_MODE and UDP_MODE")
+	_ = cmd.RegisterFlagCompletionFunc("default", completeFile) // the flag is there
 	cmd.Flags().StringVar(&f.mode, "mode", "", "`modes` on Portsentry's command line: atcp,audp or connect")
 	cmd.Flags().BoolVar(&f.state, "state", false, "take over the blocked files and the history too")
 	cmd.Flags().BoolVar(&f.link, "link", false, "put links to our files in the places of the old ones; needs --state")

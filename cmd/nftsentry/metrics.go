@@ -88,7 +88,7 @@ func (g *guard) reading(ctx context.Context) (metrics.Reading, error) {
 		return metrics.Reading{}, err
 	}
 	r := readingOf(*g.cfg.Load(), stats)
-	r.Degraded = g.store.Degraded() != nil
+	r.Degraded, r.Unreadable = g.store.Degraded() != nil, g.list.Load().err != nil
 	n, d := g.nflog.Stats(), g.decoy.Stats()
 	r.NFLOG = metrics.NFLOG{Messages: n.Received, Lost: n.Lost, Overruns: n.Overruns, Malformed: n.Malformed}
 	r.Decoy = metrics.Decoy{Connections: d.Accepted, Lost: d.Lost, Starved: d.Starved}
@@ -106,7 +106,7 @@ func (g *guard) reading(ctx context.Context) (metrics.Reading, error) {
 // readingOf is what the controller and the configuration have to say.
 func readingOf(cfg conf.Config, s controller.Stats) metrics.Reading {
 	return metrics.Reading{
-		Enforcing: cfg.Mode == conf.Enforce && !s.Panicked, Panicked: s.Panicked, Damaged: s.Damage != nil,
+		Enforcing: mode(cfg, s) == string(conf.Enforce), Panicked: s.Panicked, Damaged: s.Damage != nil,
 		Blocks4: s.Live - s.Live6, Blocks6: s.Live6, BlocksLimit: nft.MaxHosts,
 		WouldBlock: s.WouldHave, Triggered: s.Triggered, Failed: s.Failed, Evicted: s.Evicted,
 		BudgetLimit: cfg.Trigger.Budget.Count, BudgetPeriod: cfg.Trigger.Budget.Per,

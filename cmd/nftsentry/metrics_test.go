@@ -30,11 +30,12 @@ func TestMeasure(t *testing.T) {
 	}
 	block := state.Block{Origin: state.OriginKernel, Evidence: "unproven"}
 	notices := []controller.Notice{{What: controller.Blocked, Block: block}} // found in the kernel: no event
-	for what := controller.Probed; what <= controller.Healed; what++ {
+	for what := controller.Probed; what.String() != "unknown"; what++ {
 		notices = append(notices, controller.Notice{What: what, Event: event, Block: block, Reason: controller.ByOperator, Took: time.Millisecond})
 	}
 	for i := range notices {
-		if w := notices[i].What; w == controller.Unblocked || w == controller.Healed || w == controller.Doubted || w == controller.Trusted {
+		switch notices[i].What {
+		case controller.Unblocked, controller.Healed, controller.Doubted, controller.Trusted, controller.Reloaded, controller.Panicked, controller.Resumed:
 			notices[i].Event = listener.Event{}
 		}
 	}
@@ -109,6 +110,9 @@ func TestReadingOf(t *testing.T) {
 	panicked := readingOf(conf.Default(), controller.Stats{Panicked: true, Doubts: []string{controller.DoubtCrowded}})
 	if panicked.Enforcing || !panicked.Panicked || !panicked.Crowded || panicked.Overspent {
 		t.Errorf("in a panic: %+v", panicked)
+	}
+	if unlisted := readingOf(conf.Default(), controller.Stats{Unlisted: true}); unlisted.Enforcing || unlisted.Panicked {
+		t.Errorf("while ignore.files cannot be read: %+v", unlisted)
 	}
 	observing := conf.Default()
 	observing.Mode = conf.Observe

@@ -50,12 +50,15 @@ local. What is counted by the hour is kept for 35 days, then by the day for 400.
   nftsentry report | mail -s "scans of $(hostname)" root     # in /etc/cron.daily`,
 		Args: arguments(0, 1, "one file at most"),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.showReport(cmd, f, args) },
+
+		ValidArgsFunction: completeFile,
 	}
 	cmd.Flags().StringVar(&f.last, "last", "day", "the last `day`, week or month")
 	cmd.Flags().StringVar(&f.since, "since", "", "from a `time` on: a date, date and hour, or how long ago, such as 36h")
 	cmd.Flags().StringVar(&f.until, "until", "", "up to a `time`, with --since (default: now)")
 	cmd.Flags().StringVar(&f.html, "html", "", "write HTML to the `file` that follows, or to standard output")
 	cmd.Flags().Lookup("html").NoOptDefVal = "-"
+	_ = cmd.RegisterFlagCompletionFunc("html", completeFile) // the flag is there
 	return o.prints(o.asks(cmd))
 }
 

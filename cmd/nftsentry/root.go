@@ -57,6 +57,8 @@ drops what it sends, and lets it go again when the time is up.`,
 	)
 	root.SetHelpCommand(newHelp())
 	addCompletion(root)
+	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)
+	_ = root.RegisterFlagCompletionFunc("config", completeFile) // the flag is there
 	return root
 }
 
@@ -106,6 +108,12 @@ func addCompletion(root *cobra.Command) {
 	}
 }
 
+// completeFile has the shell complete the names of files, as it does nowhere
+// else.
+func completeFile(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveDefault
+}
+
 // names are those of the commands below one, such as "bash, fish and zsh".
 func names(cmd *cobra.Command) string {
 	var out []string
@@ -148,6 +156,7 @@ func (o *options) client() (*api.Client, error) {
 // asks adds the flag of commands that ask the daemon.
 func (o *options) asks(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&o.socket, "socket", "", "control `socket` of the daemon (default: control.socket of the configuration)")
+	_ = cmd.RegisterFlagCompletionFunc("socket", completeFile) // the flag is there
 	return cmd
 }
 

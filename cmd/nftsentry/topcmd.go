@@ -27,7 +27,7 @@ all is well. Blocks can be sorted, filtered and ended; "?" shows the keys.`,
 			if err != nil {
 				return err
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
 			defer stop()
 			return top.Run(ctx, client, os.Stdin, os.Stdout)
 		},

@@ -34,6 +34,10 @@ func newWatch(o *options) *cobra.Command {
   doubt        unproven evidence is not trusted for now, as its budget is spent
   trust        it is trusted again
   heal         our table was mended after others had touched it
+  reload       another configuration holds; one that is refused changes nothing
+  panic        nothing is noticed or blocked from now on
+  resume       that is over
+  stop         the daemon ends, and this command with it
   lost         this reader was too slow for so many events
 
 Each filter may be given several times, and as a list with commas; an event
@@ -66,9 +70,19 @@ must pass all filters that are given.`,
 	return o.prints(o.asks(cmd))
 }
 
-// completes has the shell complete the words of a flag.
+// completes has the shell complete the words of a flag, each of a list with
+// commas.
 func completes(cmd *cobra.Command, flag string, words []string) {
-	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)) // the flag is there
+	_ = cmd.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) { // the flag is there
+		before := begun[:strings.LastIndexByte(begun, ',')+1]
+		var out []string
+		for _, w := range words {
+			if strings.HasPrefix(before+w, begun) {
+				out = append(out, before+w)
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	})
 }
 
 // event prints one event.
@@ -94,7 +108,7 @@ func eventLine(e api.Event) string {
 		return fmt.Sprintf("%s  %-11s  %d events: this reader is too slow", when, e.Event, e.Lost)
 	}
 	if e.Source == "" {
-		return fmt.Sprintf("%s  %-11s  %s", when, e.Event, e.Reason)
+		return fmt.Sprintf("%s  %-11s  %s", when, e.Event, printable(e.Reason))
 	}
 	line := fmt.Sprintf("%s  %-11s  %-15s  %-9s  %-7s  %-8s", when, e.Event, e.Source, portOf(e), dash(e.Kind), dash(e.Evidence))
 	for _, more := range eventDetails(e) {
@@ -128,7 +142,7 @@ func eventDetails(e api.Event) (all []string) {
 		all = append(all, "took "+took.Round(time.Microsecond).String())
 	}
 	if e.Reason != "" {
-		all = append(all, e.Reason)
+		all = append(all, printable(e.Reason))
 	}
 	return all
 }
@@ -147,6 +161,7 @@ const (
 var eventColors = map[string]color{
 	"block": red, "extend": red, "unblock": green, "would-block": yellow, "run": yellow,
 	"doubt": magenta, "trust": magenta, "heal": magenta, "lost": magenta,
+	"reload": magenta, "panic": red, "resume": green, "stop": magenta,
 	"ignored": faint, "exempted": faint, "repeated": faint,
 }
 

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,11 +16,12 @@ import (
 	"nftsentry/state"
 )
 
+// Times are shown in the zone of the host. It is set before there is anything
+// else that may read it, such as a server that another test has left to end.
+func init() { time.Local = time.UTC }
+
 // TestEvent shows each kind of event as a person sees it, from the notice on.
 func TestEvent(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	defer func() { time.Local = zone }()
 	at := time.Date(2026, 11, 24, 12, 4, 11, 924_000_000, time.UTC)
 	probe := listener.Event{
 		Time: at, Source: netip.MustParseAddrPort("203.0.113.7:4000"), Target: netip.MustParseAddrPort("10.0.0.1:23"),
@@ -50,6 +53,8 @@ func TestEvent(t *testing.T) {
 		{controller.Notice{What: controller.Unblocked, Block: block6, Reason: "expired"},
 			"12:04:11.924  unblock      2001:db8::/64    tcp/23     connect  proven    expired"},
 		{controller.Notice{What: controller.Healed, Reason: "our table was made again"}, "12:04:11.924  heal         our table was made again"},
+		{controller.Notice{What: controller.Healed, Reason: "\"a\x1b[2J\u009b\" has changed it"}, "12:04:11.924  heal         \"a\ufffd[2J\ufffd\" has changed it"},
+		{controller.Notice{What: controller.Reloaded, Reason: "another configuration holds"}, "12:04:11.924  reload       another configuration holds"},
 	} {
 		tt.notice.Time = at
 		if diff := cmp.Diff(tt.want, eventLine(eventOf(tt.notice))); diff != "" {
@@ -71,11 +76,41 @@ func TestEventNames(t *testing.T) {
 	for kind := listener.Connect; kind.String() != "unknown"; kind++ {
 		kinds = append(kinds, kind.String())
 	}
-	if diff := cmp.Diff(append(names, "lost"), api.EventNames); diff != "" {
+	if diff := cmp.Diff(append(names, "stop", "lost"), api.EventNames); diff != "" {
 		t.Errorf("events (-controller +api):\n%s", diff)
 	}
 	if diff := cmp.Diff(kinds, api.KindNames); diff != "" {
 		t.Errorf("kinds (-listener +api):\n%s", diff)
+	}
+}
+
+// TestCompletion shows what the shell completes without a daemon: the words of
+// lists, and files where there may be some.
+func TestCompletion(t *testing.T) {
+	for line, want := range map[string]string{
+		"watch --event heal,sto":      "heal,stop\n:4\n",
+		"watch --kind u":              "udp\n:4\n",
+		"watch --port ":               ":4\n",
+		"list ":                       ":4\n",
+		"run --config ":               ":0\n",
+		"list --socket ":              ":0\n",
+		"block --file ":               ":0\n",
+		"import ":                     ":0\n",
+		"import --default ":           ":0\n",
+		"report --html ":              ":0\n",
+		"report --html=":              ":0\n",
+		"unblock --socket /nowhere ":  ":4\n",
+		"explain --socket /nowhere 1": ":4\n",
+	} {
+		var data bytes.Buffer
+		root := newRoot(&output{data: &data, messages: io.Discard})
+		root.SetArgs(append([]string{"__complete"}, strings.Split(line, " ")...))
+		if err := root.Execute(); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		if diff := cmp.Diff(want, data.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", line, diff)
+		}
 	}
 }
 

@@ -26,13 +26,16 @@ type Event struct {
 	Lost     uint64    `json:"lost,omitempty"`     // of "lost": how many events this reader was too slow for
 }
 
-// lostName is the event of a reader that was too slow for others.
-const lostName = "lost"
+// Events that come from the feed itself.
+const (
+	stopName = "stop" // the last one, of a daemon that ends
+	lostName = "lost" // of a reader that was too slow for others
+)
 
 // EventNames are what an event may be.
 var EventNames = []string{
 	"probe", "exempted", "ignored", "repeated", "sentence", "block", "extend", "unblock", "would-block", "run", "doubt", "trust",
-	"heal", lostName,
+	"heal", "reload", "panic", "resume", stopName, lostName,
 }
 
 // KindNames are the kinds of probes.

@@ -114,6 +114,7 @@ func (f *Feed) serve(ctx context.Context, w http.ResponseWriter, r *http.Request
 		}
 		select {
 		case <-ctx.Done():
+			reader.stop(enc)
 			return
 		case <-r.Context().Done():
 			return
@@ -122,6 +123,21 @@ func (f *Feed) serve(ctx context.Context, w http.ResponseWriter, r *http.Request
 				return
 			}
 		}
+	}
+}
+
+// stop writes what waits, and that the daemon ends.
+func (r *reader) stop(enc *json.Encoder) {
+	last := Event{Time: time.Now().UTC().Truncate(time.Microsecond), Event: stopName, Reason: "the daemon ends"}
+	select {
+	case e := <-r.events:
+		if !r.send(enc, e) {
+			return
+		}
+	default:
+	}
+	if r.filter.wants(last) {
+		_ = enc.Encode(last) // whoever is gone does not need it
 	}
 }
 

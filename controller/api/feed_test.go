@@ -132,10 +132,16 @@ func TestWatchMany(t *testing.T) {
 func TestWatchEnd(t *testing.T) {
 	s := serveAs(t, zaptest.NewLogger(t), fakeGuard{}, nil)
 	var g errgroup.Group
+	var all, some []string
 	g.Go(func() error {
-		return NewClient(s.path).Watch(t.Context(), EventFilter{}, func(Event) error { return nil })
+		return NewClient(s.path).Watch(t.Context(), EventFilter{}, func(e Event) error { all = append(all, e.Event); return nil })
 	})
-	until(t, "the reader is in", func() bool { return s.feed.Readers() > 0 })
+	g.Go(func() error {
+		filter := EventFilter{Events: []string{"heal"}}
+		return NewClient(s.path).Watch(t.Context(), filter, func(e Event) error { some = append(some, e.Event); return nil })
+	})
+	until(t, "the readers are in", func() bool { return s.feed.Readers() == 2 })
+	s.feed.Publish(Event{Event: "heal"})
 	began := time.Now()
 	s.end()
 	if took := time.Since(began); took > patience/2 {
@@ -144,6 +150,9 @@ func TestWatchEnd(t *testing.T) {
 	if err := g.Wait(); !errors.Is(err, ErrNoDaemon) {
 		t.Errorf("Watch: %v, want %v", err, ErrNoDaemon)
 	}
+	if diff := cmp.Diff([][]string{{"heal", "stop"}, {"heal"}}, [][]string{all, some}); diff != "" {
+		t.Errorf("events until the end (-want +got):\n%s", diff)
+	}
 }
 
 func TestParseEventFilter(t *testing.T) {
@@ -151,7 +160,7 @@ func TestParseEventFilter(t *testing.T) {
 		events, kinds, sources, ports []string
 		want                          string
 	}{
-		{events: []string{"nope"}, want: `event "nope": must be one of probe, exempted, ignored, repeated, sentence, block, extend, unblock, would-block, run, doubt, trust, heal, lost`},
+		{events: []string{"nope"}, want: `event "nope": must be one of probe, exempted, ignored, repeated, sentence, block, extend, unblock, would-block, run, doubt, trust, heal, reload, panic, resume, stop, lost`},
 		{kinds: []string{"SYN"}, want: `kind "SYN": must be one of connect, syn, fin, null, xmas, syn-fin, udp`},
 		{sources: []string{"here"}, want: `source: "here" is not a source: write an address such as 192.0.2.7 or a prefix such as 192.0.2.0/24`},
 		{ports: []string{"0"}, want: `port "0": must be from 1 to 65535`},

@@ -130,12 +130,12 @@ func TestCounts(t *testing.T) {
 // TestReading gives every field another value, and looks for each.
 func TestReading(t *testing.T) {
 	m := newMetrics(t, Reading{
-		Enforcing: true, Panicked: true, Degraded: true, Damaged: true, Blocks4: 2, Blocks6: 3, BlocksLimit: 65536,
+		Enforcing: true, Panicked: true, Unreadable: true, Degraded: true, Damaged: true, Blocks4: 2, Blocks6: 3, BlocksLimit: 65536,
 		WouldBlock: 4, Triggered: 5, Failed: 6, Evicted: 7, BudgetLimit: 120, BudgetPeriod: time.Minute, Crowded: true, Overspent: true,
 		IgnoredPrefixes: 8, ServedPorts: 9, NFLOG: NFLOG{10, 11, 12, 13}, Decoy: Decoy{14, 15, 16}, Kernel: &Kernel{17, 18, 19, 20, 21},
 	})
 	want := map[string]float64{
-		"enforcing": 1, "panicked": 1, "state_degraded": 1, "table_damaged": 1, `blocks{family="ipv4"}`: 2, `blocks{family="ipv6"}`: 3,
+		"enforcing": 1, "panicked": 1, "ignore_files_unreadable": 1, "state_degraded": 1, "table_damaged": 1, `blocks{family="ipv4"}`: 2, `blocks{family="ipv6"}`: 3,
 		`blocks_limit{family="ipv4"}`: 65536, `blocks_limit{family="ipv6"}`: 65536,
 		"blocks_would_total": 4, "blocks_triggered_total": 5, "blocks_failed_total": 6, "blocks_evicted_total": 7,
 		"trigger_budget_limit": 120, "trigger_budget_period_seconds": 60, `doubts{reason="crowded"}`: 1, `doubts{reason="budget"}`: 1,

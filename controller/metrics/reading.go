@@ -8,10 +8,11 @@ import (
 
 // A Reading is what the daemon knows of itself at a moment, and nobody tells of.
 type Reading struct {
-	Enforcing bool // mode = "enforce", and not panicked
-	Panicked  bool // all blocks are suspended
-	Degraded  bool // not all blocks are on disk
-	Damaged   bool // the table cannot be made again, or not be read
+	Enforcing  bool // mode = "enforce", and nothing suspends it
+	Panicked   bool // all blocks are suspended
+	Unreadable bool // ignore.files cannot be read
+	Degraded   bool // not all blocks are on disk
+	Damaged    bool // the table cannot be made again, or not be read
 
 	Blocks4, Blocks6 int // live blocks
 	BlocksLimit      int // that each family has room for, of single hosts
@@ -90,8 +91,10 @@ func measures() []measure[Reading] {
 func stateMeasures() []measure[Reading] {
 	const doubts = "1 if unproven evidence makes no blocks for now, by why."
 	return []measure[Reading]{
-		state("enforcing", "1 if triggers make blocks, 0 in observe mode and while panicked.", func(r Reading) bool { return r.Enforcing }),
+		state("enforcing", "1 if triggers make blocks, 0 in observe mode, while panicked, and until ignore.files could be read for the first time.", func(r Reading) bool { return r.Enforcing }),
 		state("panicked", "1 if everything is suspended until \"nftsentry resume\".", func(r Reading) bool { return r.Panicked }),
+		state("ignore_files_unreadable", "1 if ignore.files cannot be read: the last list stays in force, or, if there is none yet, nothing is blocked.",
+			func(r Reading) bool { return r.Unreadable }),
 		state("state_degraded", "1 if blocks are in force and not all on disk.", func(r Reading) bool { return r.Degraded }),
 		state("table_damaged", "1 if the table in the kernel cannot be made again, or not be read.", func(r Reading) bool { return r.Damaged }),
 		state("doubts", doubts, func(r Reading) bool { return r.Crowded }, "reason", "crowded"),

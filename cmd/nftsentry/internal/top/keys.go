@@ -3,47 +3,36 @@ package top
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
 	tea "charm.land/bubbletea/v2"
-
-	"nftsentry/controller/api"
 )
 
 // An order is a way to sort the blocks.
 type order struct {
 	name    string
-	compare func(a, b api.Block) int
+	compare func(a, b row) int
 }
 
 var orders = []order{
-	{"left", func(a, b api.Block) int { return a.Until.Compare(b.Until) }},
-	{"newest", func(a, b api.Block) int { return b.Since.Compare(a.Since) }},
-	{"source", func(a, b api.Block) int { return address(a).Compare(address(b)) }},
-	{"strikes", func(a, b api.Block) int { return b.Strikes - a.Strikes }},
-}
-
-// address is the first one that a block is about.
-func address(b api.Block) netip.Addr {
-	p, err := api.ParseSource(b.Source)
-	if err != nil {
-		return netip.Addr{}
-	}
-	return p.Addr()
+	{"left", func(a, b row) int { return a.Until.Compare(b.Until) }},
+	{"newest", func(a, b row) int { return b.Since.Compare(a.Since) }},
+	{"source", func(a, b row) int { return a.address.Compare(b.address) }},
+	{"strikes", func(a, b row) int { return b.Strikes - a.Strikes }},
 }
 
 // arrange makes the rows anew.
 func (m *model) arrange() {
 	m.rows = m.rows[:0]
+	text := strings.ToLower(m.filter.Value())
 	for _, b := range m.blocks {
-		if m.passes(b) && b.Until.After(m.now) {
+		if passes(b, text) && b.Until.After(m.now) {
 			m.rows = append(m.rows, b)
 		}
 	}
 	compare := orders[m.order].compare
-	slices.SortFunc(m.rows, func(a, b api.Block) int {
+	slices.SortFunc(m.rows, func(a, b row) int {
 		c := compare(a, b)
 		if m.reversed {
 			c = -c
@@ -53,8 +42,7 @@ func (m *model) arrange() {
 }
 
 // passes tells whether a block has the filter's text in what is shown of it.
-func (m *model) passes(b api.Block) bool {
-	text := strings.ToLower(m.filter.Value())
+func passes(b row, text string) bool {
 	return text == "" || strings.Contains(strings.ToLower(strings.Join([]string{b.Source, b.Comment, b.Evidence, b.Origin}, " ")), text)
 }
 
@@ -87,7 +75,7 @@ func (m *model) command(k tea.KeyPressMsg) tea.Cmd {
 	case "r":
 		m.reversed = !m.reversed
 	case "p", "space":
-		m.paused = !m.paused
+		m.hold()
 	case "/":
 		m.filtering = true
 		return m.filter.Focus()

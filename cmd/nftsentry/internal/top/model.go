@@ -29,6 +29,8 @@ const (
 	tickEvery   = time.Second
 	statusEvery = 2 * time.Second
 	listEvery   = time.Minute
+	firstList   = 5 * time.Second // to the second list: the first may be older than the first event
+	mostLater   = 16384           // events that are kept for later; where there are more, a list is asked for
 )
 
 // What the model is told, besides the keys.
@@ -50,6 +52,12 @@ type (
 	ended struct{ err error } // nothing comes any more
 )
 
+// A row is a block, and what it is sorted by.
+type row struct {
+	api.Block
+	address netip.Addr // the first that it is about
+}
+
 // A model is all that the view shows, and what the keys have made of it. Like
 // all models of bubbletea it belongs to one goroutine.
 type model struct {
@@ -63,8 +71,11 @@ type model struct {
 	statusAt, listAt time.Time // when they were last asked for
 	problem          string    // why the last of these was not answered
 
-	blocks map[string]api.Block // by source
-	rows   []api.Block          // those that pass the filter, in order
+	blocks  map[string]row // by source
+	rows    []row          // those that pass the filter, in order
+	listing bool           // a list was asked for, and has not come
+	since   events         // what has happened after that, which it may lack
+	later   events         // what has happened while the picture is held
 
 	probes, made           rate
 	packets, bytes         rate
@@ -84,10 +95,10 @@ type model struct {
 }
 
 func newModel(ctx context.Context, daemon Daemon, now time.Time) *model {
-	m := &model{ctx: ctx, daemon: daemon, now: now, width: 80, height: 24, blocks: make(map[string]api.Block), filter: textinput.New()}
+	m := &model{ctx: ctx, daemon: daemon, now: now, width: 80, height: 24, blocks: make(map[string]row), filter: textinput.New()}
 	m.filter.Prompt = "/"
 	m.filter.CharLimit = 64
-	m.statusAt, m.listAt = now, now
+	m.statusAt, m.listAt, m.listing = now, now.Add(firstList-listEvery), true
 	return m
 }
 
@@ -116,6 +127,10 @@ func (m *model) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tick:
 		return m, m.tick(time.Time(msg))
 	case events:
+		if m.paused {
+			m.later = m.keep(m.later, msg)
+			break
+		}
 		m.happened(msg)
 	case statusOf:
 		m.takeStatus(msg)
@@ -144,8 +159,8 @@ func (m *model) tick(now time.Time) tea.Cmd {
 		m.statusAt = now
 		cmds = append(cmds, m.askStatus)
 	}
-	if now.Sub(m.listAt) >= listEvery {
-		m.listAt = now
+	if !m.paused && !m.listing && now.Sub(m.listAt) >= listEvery {
+		m.listAt, m.listing = now, true
 		cmds = append(cmds, m.askList)
 	}
 	return tea.Batch(cmds...)
@@ -155,6 +170,10 @@ func (m *model) takeStatus(msg statusOf) {
 	m.problem = ""
 	if msg.err != nil {
 		m.problem = msg.err.Error()
+		return
+	}
+	if m.paused { // what is dropped meanwhile counts for no second
+		m.status.Dropped = msg.status.Dropped
 		return
 	}
 	if old := m.status; old.PID == msg.status.PID { // else the first, or another daemon
@@ -173,37 +192,85 @@ func since(old, now uint64) uint64 {
 }
 
 func (m *model) takeList(msg listOf) {
+	since := m.since
+	m.listing, m.since = false, nil
 	if msg.err != nil {
 		m.problem = msg.err.Error()
 		return
 	}
+	if m.paused {
+		m.listAt = time.Time{} // it would be old by then
+		return
+	}
 	clear(m.blocks)
 	for _, b := range msg.blocks {
-		m.blocks[b.Source] = b
+		m.put(b)
+	}
+	for _, e := range since {
+		m.changed(e)
 	}
 	m.arrange()
 }
 
+// keep adds events to those that are kept for later.
+func (m *model) keep(kept, more events) events {
+	if len(kept)+len(more) > mostLater {
+		m.listAt = time.Time{}
+		return kept
+	}
+	return append(kept, more...)
+}
+
 // happened takes over what the daemon tells.
 func (m *model) happened(all events) {
+	if m.listing {
+		m.since = m.keep(m.since, all)
+	}
+	changed := false
 	for _, e := range all {
 		switch e.Event {
-		case "block", "extend":
-			if e.Block != nil {
-				m.blocks[e.Block.Source] = *e.Block
-			}
-			if e.Event == "block" {
-				m.made.add(1, e.Time)
-			}
-		case "unblock":
-			delete(m.blocks, e.Source)
-		case "lost":
+		case "block":
+			m.made.add(1, e.Time)
+		case "lost", "panic", "resume", "reload":
 			m.listAt = time.Time{} // some of what was lost may have been blocks
 		case "probe", "exempted", "ignored", "repeated", "sentence", "would-block", "run":
 			m.probed(e)
 		}
+		changed = m.changed(e) || changed
 	}
-	m.arrange()
+	if changed {
+		m.arrange()
+	}
+}
+
+// changed does to the blocks what an event tells, if that changes any.
+func (m *model) changed(e api.Event) bool {
+	switch {
+	case e.Event == "unblock":
+		delete(m.blocks, e.Source)
+	case e.Block != nil && (e.Event == "block" || e.Event == "extend"):
+		m.put(*e.Block)
+	default:
+		return false
+	}
+	return true
+}
+
+func (m *model) put(b api.Block) {
+	r := row{Block: b}
+	if p, err := api.ParseSource(b.Source); err == nil {
+		r.address = p.Addr()
+	}
+	m.blocks[b.Source] = r
+}
+
+// hold holds the picture, or goes on with what has happened meanwhile.
+func (m *model) hold() {
+	if m.paused = !m.paused; !m.paused {
+		later := m.later
+		m.later, m.statusAt = nil, time.Time{}
+		m.happened(later)
+	}
 }
 
 func (m *model) probed(e api.Event) {
@@ -228,5 +295,5 @@ func network(a netip.Addr) netip.Prefix {
 
 // selection is the index of the selected row, 0 if there is none.
 func (m *model) selection() int {
-	return max(0, slices.IndexFunc(m.rows, func(b api.Block) bool { return b.Source == m.selected }))
+	return max(0, slices.IndexFunc(m.rows, func(b row) bool { return b.Source == m.selected }))
 }

@@ -95,11 +95,12 @@ func press(m *model, keys ...string) {
 
 func screen(m *model) string { return ansi.Strip(m.View().Content) + "\n" }
 
+// Times are shown in the zone of the host. It is set before there is anything
+// else that may read it, such as a server that another test has left to end.
+func init() { time.Local = time.UTC }
+
 // TestView compares screens of several sizes with what they should be.
 func TestView(t *testing.T) {
-	zone := time.Local
-	time.Local = time.UTC
-	defer func() { time.Local = zone }()
 	for name, tt := range map[string]struct {
 		width, height int
 		do            func(m *model)
@@ -209,6 +210,82 @@ func TestEvents(t *testing.T) {
 	m.Update(ended{errStays})
 	if !errors.Is(m.err, errStays) {
 		t.Errorf("ended with %v", m.err)
+	}
+}
+
+func TestLeft(t *testing.T) {
+	m := &model{now: start}
+	for left, want := range map[time.Duration]string{
+		time.Millisecond: "1s", 59*time.Minute + 59*time.Second: "59m59s", 10*time.Hour - time.Second: "9h59m59s", 10*time.Hour + 59*time.Second: "10h",
+		24*time.Hour - time.Second: "23h59m", 34*time.Hour + 59*time.Minute: "1d10h", 3650*24*time.Hour - time.Second: "3649d23h",
+	} {
+		if got := m.left(row{Block: api.Block{Until: start.Add(left)}}); got != want || len(got) > 8 {
+			t.Errorf("%v left is shown as %s, want %s", left, got, want)
+		}
+	}
+}
+
+// TestHeld shows that a held picture stays as it is, and that what has happened
+// meanwhile is there when it goes on.
+func TestHeld(t *testing.T) {
+	m, _ := show(t, 80, 24)
+	block := someBlocks(1)[0]
+	block.Source = "203.0.113.7"
+	press(m, "p")
+	before := screen(m)
+	m.Update(tick(start.Add(time.Second)))
+	m.Update(events{
+		{Event: "block", Time: start, Source: "203.0.113.7", Block: &block},
+		{Event: "unblock", Time: start, Source: "192.0.2.1"},
+		{Event: "probe", Time: start, Source: "203.0.113.7", Port: 20, Protocol: "tcp"},
+	})
+	other := someStatus()
+	other.Dropped.Packets += 1000
+	m.Update(statusOf{status: other})
+	m.Update(listOf{blocks: someBlocks(2)})
+	if diff := cmp.Diff(before, screen(m)); diff != "" {
+		t.Errorf("held (-before +after):\n%s", diff)
+	}
+	press(m, "p")
+	if _, there := m.blocks["192.0.2.1"]; there || m.rows[len(m.rows)-1].Source != "203.0.113.7" || m.ports.most(start, 1)[0].n != 41 {
+		t.Errorf("what has happened meanwhile is not there:\n%s", screen(m))
+	}
+	if m.packets.parts != (rate{}).parts || !m.listAt.IsZero() {
+		t.Errorf("packets %v count for one second, or no list is asked for", m.packets.parts)
+	}
+}
+
+// TestList shows that a list does not undo what has happened since it was asked
+// for, and that no two are asked for at once.
+func TestList(t *testing.T) {
+	m, _ := show(t, 80, 24)
+	block := someBlocks(1)[0]
+	block.Source = "203.0.113.7"
+	m.tick(start.Add(listEvery))
+	if !m.listing || !m.listAt.Equal(start.Add(listEvery)) {
+		t.Fatalf("no list is asked for after %v", listEvery)
+	}
+	m.Update(events{
+		{Event: "block", Time: start, Source: "203.0.113.7", Block: &block},
+		{Event: "unblock", Time: start, Source: "192.0.2.1"},
+		{Event: "lost", Lost: 1},
+	})
+	m.tick(start.Add(listEvery + time.Second))
+	if !m.listAt.IsZero() {
+		t.Error("a second list is asked for while the first has not come")
+	}
+	m.Update(listOf{blocks: someBlocks(3)})
+	_, made := m.blocks["203.0.113.7"]
+	if _, ended := m.blocks["192.0.2.1"]; !made || ended || len(m.blocks) != 3 {
+		t.Errorf("a list that is older than the events counts for more: %v", m.blocks)
+	}
+	if m.tick(start.Add(listEvery + 2*time.Second)); !m.listing || m.since != nil {
+		t.Error("no list is asked for after events were lost")
+	}
+	m.since = nil
+	m.Update(make(events, mostLater+1))
+	if len(m.since) > 0 || !m.listAt.IsZero() {
+		t.Error("too many events are kept, or no list is asked for instead")
 	}
 }
 

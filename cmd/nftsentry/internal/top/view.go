@@ -11,7 +11,6 @@ import (
 	"github.com/charmbracelet/x/ansi"
 
 	"nftsentry/conf"
-	"nftsentry/controller/api"
 )
 
 // What the view needs at the least, in cells.
@@ -190,8 +189,17 @@ func (m *model) row(style lipgloss.Style, source, left, why, evidence, origin, s
 	return style.Render(pad(line, m.width))
 }
 
-func (m *model) left(b api.Block) string {
-	return conf.FormatDuration(b.Until.Sub(m.now) + time.Second - 1)
+// left is a countdown of eight cells at the most: what is long has no seconds,
+// and then no minutes.
+func (m *model) left(b row) string {
+	d := b.Until.Sub(m.now) + time.Second - 1
+	switch {
+	case d >= 24*time.Hour:
+		d = d.Truncate(time.Hour)
+	case d >= 10*time.Hour:
+		d = d.Truncate(time.Minute)
+	}
+	return conf.FormatDuration(d)
 }
 
 func (m *model) foot() string {
