@@ -178,6 +178,9 @@ func TestPanic(t *testing.T) {
 			} else if got := d.must("panic"); got != "panic: 2 blocks suspended, and nothing is noticed, until \"nftsentry resume\"\n" {
 				t.Errorf("panic prints %q", got)
 			}
+			if got := d.must("panic"); !strings.HasPrefix(got, "panic already: ") {
+				t.Errorf("a second panic prints %q", got)
+			}
 			off("after panic")
 			if s := d.status(); s.Mode != "panic" {
 				t.Errorf("mode %q, want panic", s.Mode)
@@ -201,6 +204,9 @@ func TestPanic(t *testing.T) {
 				d = d.program.run()
 			} else if got := d.must("resume"); got != "resumed: 1 block in force\n" {
 				t.Errorf("resume prints %q", got)
+			}
+			if got := d.must("resume"); got != "there was no panic to resume from: 1 block in force\n" {
+				t.Errorf("a second resume prints %q", got)
 			}
 			expectSilence(t, w.client, "", server4, 80)
 			if got := d.list(); len(got) != 1 || got[0] != want[0] {
