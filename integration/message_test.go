@@ -33,6 +33,7 @@ func TestMessages(t *testing.T) {
 		{[]string{"guard"}, 2, `unknown command "guard": see "nftsentry --help"`},
 		{[]string{"run", "now"}, 2, `run takes no arguments: see "nftsentry run --help"`},
 		{[]string{"blok", "192.0.2.7"}, 2, `unknown command "blok": did you mean block\?`},
+		{[]string{"unblok", "--all"}, 2, `unknown command "unblok": did you mean unblock\?`},
 		{[]string{"sta"}, 2, `unknown command "sta": see "nftsentry --help"`},
 		{[]string{"help", "blok"}, 2, `no help on "blok": did you mean block\?`},
 		{[]string{"list", "--jsn"}, 2, `unknown flag: --jsn: did you mean --json\?`},

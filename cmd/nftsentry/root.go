@@ -42,13 +42,16 @@ drops what it sends, and lets it go again when the time is up.`,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown command %q: %s", args[0], meant(args[0], commands(root), `see "nftsentry --help"`))
+				return unknownCommand(root, args[0])
 			}
 			return usagef("no command: see \"nftsentry --help\"")
 		},
 	}
 	root.PersistentFlags().StringVarP(&o.config, "config", "c", "", "configuration `file` (default "+conf.DefaultPath+" if it is there)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if args := cmd.Flags().Args(); cmd == root && len(args) > 0 { // the flags of a command that there is not
+			return unknownCommand(root, args[0])
+		}
 		advice := fmt.Sprintf("see \"%s --help\"", cmd.CommandPath())
 		var unknown *pflag.NotExistError
 		if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
@@ -66,6 +69,10 @@ drops what it sends, and lets it go again when the time is up.`,
 	root.SetHelpCommand(newHelp())
 	addCompletion(root)
 	return root
+}
+
+func unknownCommand(root *cobra.Command, name string) error {
+	return usagef("unknown command %q: %s", name, meant(name, commands(root), `see "nftsentry --help"`))
 }
 
 // newHelp is cobra's command, but with a wrong name it fails.
