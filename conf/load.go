@@ -22,9 +22,17 @@ func Load(path string) (Config, error) {
 		return Config{}, fmt.Errorf("read the configuration: %w: run it as root", err)
 	}
 	if err != nil {
-		return Config{}, fmt.Errorf("read the configuration: %w", err)
+		return Config{}, fmt.Errorf("read the configuration: %w: %s", err, otherwise(err))
 	}
 	return Parse(path, data)
+}
+
+// otherwise says what to do about a file that cannot be read.
+func otherwise(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "run as root, or name another file with -c"
+	}
+	return "name another file with -c"
 }
 
 func read(path string) ([]byte, error) {

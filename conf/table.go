@@ -56,7 +56,7 @@ func (t table) requires(key string, set bool, example string) bool {
 
 // slipped says whether a key is reported that is nearly the one with this name in full.
 func (t table) slipped(full string) bool {
-	return slices.ContainsFunc(t.doc.errs, func(e *Error) bool { return nearest(e.Key, []string{full}) != "" })
+	return slices.ContainsFunc(t.doc.errs, func(e *Error) bool { return Nearest(e.Key, []string{full}) != "" })
 }
 
 // fill hands the keys of a table to the section's settings, and reports what is wrong with them.

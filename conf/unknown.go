@@ -12,7 +12,7 @@ func unknown(key string, table bool, all settings) string {
 	if table {
 		return unknownTable(key, all)
 	}
-	if near := nearest(key, all.keys()); near != "" {
+	if near := Nearest(key, all.keys()); near != "" {
 		return fmt.Sprintf("unknown key: did you mean %s?", near)
 	}
 	where, name := split(key)
@@ -34,7 +34,7 @@ func unknownTable(name string, all settings) string {
 	for _, one := range headers {
 		names = append(names, strings.Trim(one, "[]"))
 	}
-	if near := nearest(name, names); near != "" {
+	if near := Nearest(name, names); near != "" {
 		return fmt.Sprintf("unknown table: did you mean %s?", headers[slices.Index(names, near)])
 	}
 	if where, _ := split(name); strings.HasSuffix(where, "]") {
@@ -52,8 +52,8 @@ func header(table string) string {
 	return "[" + table + "]"
 }
 
-// nearest gives the name that is spelled nearly so, "" if there is none: one slip is forgiven, or two in a long name.
-func nearest(name string, names []string) string {
+// Nearest gives the name that is spelled nearly so, "" if there is none: one slip is forgiven, or two in a long name.
+func Nearest(name string, names []string) string {
 	_, leaf := split(name)
 	slips := 1
 	if len(leaf) >= 6 {

@@ -126,14 +126,11 @@ func (c *Controller) blockAllOnWord(sources []netip.Prefix, timeout time.Duratio
 			fresh++
 		}
 	}
-	if len(over) > 0 {
-		c.stats.Evicted += uint64(len(over))
-		c.end(over, "room")
-	}
-	if err := c.enforceAll(made); err != nil {
+	if err := c.enforceAll(made, over); err != nil {
 		c.harm("what became of a command is not known", err)
 		return nil, err
 	}
+	c.spare(over)
 	c.stats.Blocked += fresh
 	c.log.Info("block many", zap.Int("blocks", len(made)), zap.Uint64("new", fresh), zap.String("origin", "operator"))
 	return made, nil
@@ -180,9 +177,16 @@ func familyName(v4 bool) string {
 	return "IPv6"
 }
 
-// enforceAll is enforce for many blocks, all of them or none.
-func (c *Controller) enforceAll(all []state.Block) error {
+// enforceAll is enforce for many blocks, all of them or none. Those that are
+// over go by the same transaction of the kernel, which then loads all of the
+// table, or stay.
+func (c *Controller) enforceAll(all, over []state.Block) error {
 	var old []state.Block
+	for _, b := range over {
+		before, _ := c.blocks.get(b.Source)
+		old = append(old, before)
+		c.blocks.remove(b.Source)
+	}
 	now, elements := time.Now(), make([]nft.Element, len(all))
 	for i, b := range all {
 		if before, known := c.blocks.get(b.Source); known {
@@ -191,8 +195,14 @@ func (c *Controller) enforceAll(all []state.Block) error {
 		c.blocks.put(b)
 		elements[i] = element(b, now)
 	}
-	err := c.kernel.Block(elements...)
+	var err error
+	if len(over) > 0 {
+		err = c.load()
+	} else {
+		err = c.kernel.Block(elements...)
+	}
 	switch {
+	case len(over) > 0:
 	case errors.Is(err, unix.ENOENT):
 		err = c.makeAgain(err)
 	case errors.Is(err, unix.ENFILE), // of what is over and not collected yet, or not ours

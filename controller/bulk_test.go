@@ -109,6 +109,14 @@ func TestBlockManyRoom(t *testing.T) {
 		if s, _ := r.Stats(r.ctx); s.Live != nft.MaxHosts-10 || s.Evicted != 0 {
 			t.Errorf("%d are blocked, %d had to make room, want all and none", s.Live, s.Evicted)
 		}
+		r.in(func() { r.kernel.fail = unix.ENOMEM })
+		if _, err := r.BlockMany(r.ctx, many[1:], time.Hour, ""); !errors.Is(err, unix.ENOMEM) {
+			t.Errorf("a kernel that refuses: %v, want %v", err, unix.ENOMEM)
+		}
+		if s, _ := r.Stats(r.ctx); s.Live != nft.MaxHosts-10 || s.Evicted != 0 || len(r.kernel.held()) != nft.MaxHosts-10 {
+			t.Errorf("after that %d are blocked, %d in the kernel, %d had to make room, want all and none", s.Live, len(r.kernel.held()), s.Evicted)
+		}
+		r.in(func() { r.kernel.fail = nil })
 		if _, err := r.BlockMany(r.ctx, many[1:], time.Hour, ""); err != nil {
 			t.Errorf("as many as there is room for: %v", err)
 		}

@@ -217,10 +217,10 @@ func (c *Controller) blockOf(source netip.Prefix) (state.Block, error) {
 		return b, nil
 	}
 	if b, ok = c.blocks.around(source.Addr()); !ok || !source.IsSingleIP() {
-		return state.Block{}, fmt.Errorf("%s is %w", display(source), ErrNotBlocked)
+		return state.Block{}, fmt.Errorf("%s is %w: \"nftsentry list\" shows who is", display(source), ErrNotBlocked)
 	}
 	if c.sourceOf(source.Addr()) != b.Source {
-		return state.Block{}, fmt.Errorf("%s by itself is %w; it lies in %s, which is", display(source), ErrNotBlocked, b.Source)
+		return state.Block{}, fmt.Errorf("%s by itself is %w; it lies in %s, which is: run \"nftsentry unblock %[3]s\"", display(source), ErrNotBlocked, b.Source)
 	}
 	return b, nil
 }

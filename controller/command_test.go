@@ -81,8 +81,8 @@ func TestOperatorErrors(t *testing.T) {
 			{block("203.0.113.7/32", 0, strings.Repeat("x", 101)), ErrInvalid, "comment of 101 bytes: at most 100"},
 			{block("203.0.113.7/32", 0, "two\nlines"), ErrInvalid, "printable characters only"},
 			{block("203.0.113.7/32", 0, `"`), ErrInvalid, "no quotes"},
-			{unblock("203.0.113.7/32"), ErrNotBlocked, "203.0.113.7 is not blocked"},
-			{unblock("198.51.100.7/32"), ErrNotBlocked, "198.51.100.7 by itself is not blocked; it lies in 198.51.100.0/24, which is"},
+			{unblock("203.0.113.7/32"), ErrNotBlocked, "203.0.113.7 is not blocked: \"nftsentry list\" shows who is"},
+			{unblock("198.51.100.7/32"), ErrNotBlocked, "198.51.100.7 by itself is not blocked; it lies in 198.51.100.0/24, which is: run \"nftsentry unblock 198.51.100.0/24\""},
 			{unblock("198.51.0.0/16"), ErrNotBlocked, "198.51.0.0/16 is not blocked"},
 		} {
 			if !errors.Is(tt.got, tt.is) || !strings.Contains(tt.got.Error(), tt.text) {

@@ -181,7 +181,7 @@ func TestIgnoreFilesMissing(t *testing.T) {
 	if r := d.command("block", "198.51.100.7"); r.code != 1 || !strings.Contains(r.stderr, "ignore.files cannot be read") {
 		t.Errorf("block: %+v", r)
 	}
-	if r := d.command("resume"); r.code != 0 || !strings.Contains(r.stderr, file.path) || r.stdout != "resumed: 1 block on record\n" {
+	if r := d.command("resume"); r.code != 0 || !strings.Contains(r.stderr, file.path) || r.stdout != "there was no panic to resume from: 1 block on record\n" {
 		t.Errorf("resume: %+v", r)
 	}
 	off("after resume")

@@ -32,7 +32,15 @@ func TestMessages(t *testing.T) {
 		{[]string{}, 2, `no command: see "nftsentry --help"`},
 		{[]string{"guard"}, 2, `unknown command "guard": see "nftsentry --help"`},
 		{[]string{"run", "now"}, 2, `run takes no arguments: see "nftsentry run --help"`},
-		{[]string{"list", "--jsn"}, 2, `unknown flag: --jsn: see "nftsentry list --help"`},
+		{[]string{"blok", "192.0.2.7"}, 2, `unknown command "blok": did you mean block\?`},
+		{[]string{"unblok", "--all"}, 2, `unknown command "unblok": did you mean unblock\?`},
+		{[]string{"sta"}, 2, `unknown command "sta": see "nftsentry --help"`},
+		{[]string{"help", "blok"}, 2, `no help on "blok": did you mean block\?`},
+		{[]string{"list", "--jsn"}, 2, `unknown flag: --jsn: did you mean --json\?`},
+		{[]string{"list", "--nope"}, 2, `unknown flag: --nope: see "nftsentry list --help"`},
+		{[]string{"block", "--file", missing}, 2, `.*missing.toml: no such file or directory: name a file with one address or prefix a line, or - for standard input`},
+		{[]string{"block", "--file", p.dir}, 2, `.*: is a directory: name a file with one address or prefix a line, or - for standard input`},
+		{[]string{"check", "-c", p.dir}, 2, `read the configuration: .*: is a directory: name another file with -c`},
 		{[]string{"block"}, 2, `block takes one address or prefix or more: see "nftsentry block --help"`},
 		{[]string{"block", "localhost"}, 2, `"localhost" is not a source: write an address such as 192.0.2.7 or a prefix such as 192.0.2.0/24`},
 		{[]string{"block", "10.0.0.1/8"}, 2, `"10.0.0.1/8" is not a source: write the network 10.0.0.0/8 or the address 10.0.0.1`},
@@ -279,7 +287,7 @@ func TestPlainLines(t *testing.T) {
 		}
 	}
 	if r := d.command("unblock", "198.51.100.7", "198.51.100.8"); r.code != 1 ||
-		r.stdout != "unblocked 198.51.100.7\n" || r.stderr != "nftsentry: 198.51.100.8 is not blocked\n" {
+		r.stdout != "unblocked 198.51.100.7\n" || r.stderr != "nftsentry: 198.51.100.8 is not blocked: \"nftsentry list\" shows who is\n" {
 		t.Errorf("unblock of two, one of them not blocked: %+v", r)
 	}
 }

@@ -153,13 +153,14 @@ func answersCounted(t *testing.T, host *netns.Host) (count func() int) {
 // TestPanic takes everything out of the kernel, and keeps it out over restarts
 // until it is resumed.
 func TestPanic(t *testing.T) {
+	suspended := regexp.MustCompile(`^panic: (1 block|2 blocks) suspended, and nothing is noticed, until "nftsentry resume"\n$`)
 	for name, alone := range map[string]bool{"with a daemon": false, "without": true} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			serve(t, w.server, ":80", "welcome")
 			d := guard(t, w.server, "")
 			d.must("block", client4, "--timeout", "1h")
-			d.must("block", "203.0.113.7", "--timeout", "1s")
+			d.must("block", "203.0.113.7", "--timeout", "3s") // over before the resume, and perhaps before the panic
 			want := d.list()[:1]
 			off := func(when string) {
 				t.Helper()
@@ -175,8 +176,11 @@ func TestPanic(t *testing.T) {
 				}
 				off("without a daemon")
 				d = d.program.run()
-			} else if got := d.must("panic"); got != "panic: 2 blocks suspended, and nothing is noticed, until \"nftsentry resume\"\n" {
+			} else if got := d.must("panic"); !suspended.MatchString(got) {
 				t.Errorf("panic prints %q", got)
+			}
+			if got := d.must("panic"); !strings.HasPrefix(got, "panic already: ") {
+				t.Errorf("a second panic prints %q", got)
 			}
 			off("after panic")
 			if s := d.status(); s.Mode != "panic" {
@@ -197,13 +201,16 @@ func TestPanic(t *testing.T) {
 			if log := d.log.String(); !strings.Contains(log, `"mode":"panic"`) {
 				t.Errorf("the log of the start does not say that blocks are suspended:\n%s", log)
 			}
-			time.Sleep(1100 * time.Millisecond) // one block is over meanwhile
+			eventually(t, "one block is over", 20*time.Second, func() bool { return len(d.list()) == 1 })
 			if alone {
 				d.end(unix.SIGTERM)
 				d.must("resume")
 				d = d.program.run()
 			} else if got := d.must("resume"); got != "resumed: 1 block in force\n" {
 				t.Errorf("resume prints %q", got)
+			}
+			if got := d.must("resume"); got != "there was no panic to resume from: 1 block in force\n" {
+				t.Errorf("a second resume prints %q", got)
 			}
 			expectSilence(t, w.client, "", server4, 80)
 			if got := d.list(); len(got) != 1 || got[0] != want[0] {

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
 	"net/netip"
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -130,7 +132,7 @@ func readSources(file string) (sources []string, err error) {
 	in := os.Stdin
 	if file != "-" {
 		if in, err = os.Open(file); err != nil {
-			return nil, err
+			return nil, notList(file, err)
 		}
 		defer in.Close()
 	}
@@ -145,7 +147,13 @@ func scanSources(in io.Reader, name string) (sources []string, err error) {
 		if text = strings.TrimSpace(text); text == "" {
 			continue
 		}
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			return nil, notList(fmt.Sprintf("%s:%d", name, line), errors.New("not text"))
+		}
 		source, err := blockable(text)
+		if strings.ContainsAny(text, " \t;,") {
+			err = &api.SourceError{Got: text, Want: "one address or prefix a line, with a # before a comment"}
+		}
 		if err != nil {
 			wrong.Add(fmt.Errorf("%s:%d: %w", name, line, err))
 			continue
@@ -153,12 +161,21 @@ func scanSources(in io.Reader, name string) (sources []string, err error) {
 		sources = append(sources, api.Display(source))
 	}
 	if err := scan.Err(); err != nil {
-		return nil, fmt.Errorf("read %s: %w", name, err)
+		return nil, notList(name, err)
 	}
 	if wrong.Err() == nil && len(sources) == 0 {
-		return nil, fmt.Errorf("%s: no address or prefix in it", name)
+		return nil, fmt.Errorf("%s: no address or prefix in it: write one a line, with a # before a comment", name)
 	}
 	return sources, wrong.Err()
+}
+
+// notList says what cannot be read as a list of sources, and what can.
+func notList(name string, err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	return fmt.Errorf("%s: %w: name a file with one address or prefix a line, or - for standard input", name, err)
 }
 
 // parseTimeout reads a timeout in seconds; "" is 0.

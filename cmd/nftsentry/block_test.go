@@ -100,7 +100,9 @@ func TestScanSources(t *testing.T) {
 		{"nothing", "# none\n", nil, []string{"list: no address or prefix in it"}},
 		{"two bad lines", "192.0.2.7\nlocalhost\n\n10.0.0.1/8 # bits", nil, []string{"list:2: \"localhost\"", "list:4: \"10.0.0.1/8\""}},
 		{"many bad lines", bad, nil, append(slices.Repeat([]string{"list:"}, 19), "and 81 more like these")},
-		{"a line without end", strings.Repeat("1", 1<<17), nil, []string{"read list: "}},
+		{"a line without end", strings.Repeat("1", 1<<17), nil, []string{"list: bufio.Scanner: token too long: name a file with one address"}},
+		{"not text", "\x7fELF\x00\n\x00\n", nil, []string{"list:1: not text: name a file with one address"}},
+		{"a comment of another kind", "; none\n192.0.2.7 twice", nil, []string{`list:1: "; none" is not a source: write one address or prefix a line, with a #`, `list:2: "192.0.2.7 twice" is`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got, err := scanSources(strings.NewReader(tt.text), "list")

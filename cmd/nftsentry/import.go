@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -78,14 +77,13 @@ func (o *options) runImport(path string, f importFlags) error {
 			return err
 		}
 	}
+	if f.diff { // the table is short, and what there is to say of it is long
+		err := o.out.diff(t)
+		o.tell(append(t.messages(), said...))
+		return err
+	}
 	o.tell(append(t.messages(), said...))
-	if f.diff {
-		return o.out.diff(t)
-	}
-	if _, err := o.out.data.Write([]byte(t.toml())); err != nil {
-		return fmt.Errorf("write to standard output: %w", err)
-	}
-	return nil
+	return o.out.raw([]byte(t.toml()))
 }
 
 // tell prints messages.

@@ -219,3 +219,19 @@ func put(t testing.TB, path, text string) {
 		t.Fatal(err)
 	}
 }
+
+// TestImportDiffFirst has the table of old and new come before what there is
+// to say of it.
+func TestImportDiffFirst(t *testing.T) {
+	var both bytes.Buffer
+	out := &output{data: &both, messages: &both}
+	root := newRoot(out)
+	root.SetArgs([]string{"import", "testdata/import/debian", "--diff"})
+	if code := out.finish(root.Execute()); code != exitDone {
+		t.Fatalf("exit status %d: %s", code, both.String())
+	}
+	table, said := strings.LastIndex(both.String(), "\nHISTORY_FILE\t"), strings.Index(both.String(), "nftsentry: ")
+	if table < 0 || said < 0 || said < table {
+		t.Errorf("the table ends at %d, messages begin at %d", table, said)
+	}
+}

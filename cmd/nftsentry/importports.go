@@ -34,6 +34,7 @@ func (t *translation) tcp() {
 	default:
 		c.set("tcp", "decoy", `""`)
 		c.note("the stealth modes answered nobody, and nor does watch. A lone packet can be forged, a connection to a decoy cannot: decoys beside it are better proof. Our default list of them is given as a comment")
+		c.unprovenOnly()
 	}
 	t.hookMode(&c, s)
 	if c.keys[0].key == "decoy" && s.mode.Value != "" {
@@ -49,10 +50,18 @@ func (t *translation) udp() {
 	if s.mode.Value == "" {
 		c.set("udp", "watch", `""`)
 		c.note("nothing of UDP was watched")
+	} else {
+		c.unprovenOnly()
 	}
 	t.hookMode(&c, s)
 	t.add(c)
 	t.side(s, "watch")
+}
+
+// unprovenOnly says what bounds the blocks of a mode that answers nobody.
+func (c *change) unprovenOnly() {
+	c.note("all that this mode notices can be forged, so that its blocks last for block.unproven at most, %s by default, whatever block.timeout says",
+		conf.FormatDuration(conf.Default().Block.Unproven))
 }
 
 // hookMode has hooks be told of the mode that they know.

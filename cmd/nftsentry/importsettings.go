@@ -80,7 +80,7 @@ func (t *translation) ignore() {
 	}
 	c.set("ignore", "files", "["+quoted(t.ignoreFile)+"]")
 	if t.ignoreFile != t.config.Get("IGNORE_FILE") {
-		c.note("portsentry.ignore was made of this file at each start. The addresses of this host, its gateways and resolvers are ignored without being listed")
+		c.note("at each start, portsentry.ignore was made of this file. The addresses of this host, its gateways and resolvers are ignored without being listed")
 	}
 	t.add(c)
 }

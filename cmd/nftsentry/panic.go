@@ -90,9 +90,9 @@ func (o *options) switchPanic(ctx context.Context, on bool) error {
 		return err
 	}
 	client := api.NewClient(cmp.Or(o.socket, cfg.Control.Socket))
-	do, text := client.Resume, "resumed: %s in force"
+	do := client.Resume
 	if on {
-		do, text = client.Panic, "panic: %s suspended, and nothing is noticed, until \"nftsentry resume\""
+		do = client.Panic
 	}
 	p, err := do(ctx)
 	if errors.Is(err, api.ErrNoDaemon) {
@@ -103,10 +103,26 @@ func (o *options) switchPanic(ctx context.Context, on bool) error {
 	}
 	if p.Suspended != "" {
 		o.out.message(errors.New(p.Suspended))
-		text = "resumed: %s on record"
 	}
-	_, err = fmt.Fprintf(o.out.data, text+"\n", plural(p.Blocks, "block"))
+	_, err = fmt.Fprintln(o.out.data, switched(p, on))
 	return err
+}
+
+// switched says what has come of a panic or a resume.
+func switched(p api.Panicked, on bool) string {
+	blocks, where := plural(p.Blocks, "block"), "in force"
+	if p.Suspended != "" {
+		where = "on record"
+	}
+	switch {
+	case on && p.Already:
+		return "panic already: " + blocks + " suspended, and nothing is noticed, until \"nftsentry resume\""
+	case on:
+		return "panic: " + blocks + " suspended, and nothing is noticed, until \"nftsentry resume\""
+	case p.Already:
+		return "there was no panic to resume from: " + blocks + " " + where
+	}
+	return "resumed: " + blocks + " " + where
 }
 
 // loadOrDefault takes the defaults for a file that has mistakes: what switches
@@ -132,6 +148,9 @@ func (o *options) switchPanicAlone(cfg conf.Config, on bool) error {
 		return err
 	}
 	text := "resumed: the next \"nftsentry run\" puts the blocks in force again"
+	if !panicked(cfg.State.Dir) {
+		text = "there was no panic to resume from: \"nftsentry run\" puts the blocks in force"
+	}
 	if on {
 		text = "panic: the table is gone, and stays so over restarts until \"nftsentry resume\""
 		err = deleteTable(cfg)
@@ -169,6 +188,10 @@ func (g *guard) switchPanic(ctx context.Context, on bool) (api.Panicked, error) 
 	if on {
 		do = g.controller.Panic
 	}
+	before, err := g.controller.Stats(ctx)
+	if err != nil {
+		return api.Panicked{}, err
+	}
 	n, err := do(ctx)
 	if err != nil {
 		return api.Panicked{}, err
@@ -177,7 +200,10 @@ func (g *guard) switchPanic(ctx context.Context, on bool) (api.Panicked, error) 
 	if err := setPanicked(g.cfg.Load().State.Dir, on); err != nil {
 		return api.Panicked{}, fmt.Errorf("done in the kernel, but a restart will not know of it: %w", err)
 	}
-	p := api.Panicked{Blocks: n}
+	p := api.Panicked{Blocks: n, Already: before.Panicked == on}
+	if !on && g.cfg.Load().Mode == conf.Observe {
+		p.Suspended = "mode is observe: none of the blocks is in force"
+	}
 	if problems := g.list.Load().problems(); !on && g.list.Load().none && len(problems) > 0 {
 		p.Suspended = problems[0]
 	}

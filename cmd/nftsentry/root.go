@@ -3,10 +3,12 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"nftsentry/conf"
 	"nftsentry/controller/api"
@@ -22,7 +24,8 @@ type options struct {
 
 func newRoot(out *output) *cobra.Command {
 	o := &options{out: out}
-	root := &cobra.Command{
+	var root *cobra.Command
+	root = &cobra.Command{
 		Use:   "nftsentry",
 		Short: "Guard this host from port scanners, on nftables alone",
 		Long: `nftsentry guards this host from port scanners, on nftables alone.
@@ -39,14 +42,22 @@ drops what it sends, and lets it go again when the time is up.`,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown command %q: see \"nftsentry --help\"", args[0])
+				return unknownCommand(root, args[0])
 			}
 			return usagef("no command: see \"nftsentry --help\"")
 		},
 	}
 	root.PersistentFlags().StringVarP(&o.config, "config", "c", "", "configuration `file` (default "+conf.DefaultPath+" if it is there)")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w: see \"%s --help\"", err, cmd.CommandPath())
+		if args := cmd.Flags().Args(); cmd == root && len(args) > 0 { // the flags of a command that there is not
+			return unknownCommand(root, args[0])
+		}
+		advice := fmt.Sprintf("see \"%s --help\"", cmd.CommandPath())
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "" {
+			advice = meant("--"+unknown.GetSpecifiedName(), flags(cmd), advice)
+		}
+		return usagef("%w: %s", err, advice)
 	})
 	root.SetOut(out.data)
 	root.SetErr(out.messages)
@@ -62,6 +73,10 @@ drops what it sends, and lets it go again when the time is up.`,
 	return root
 }
 
+func unknownCommand(root *cobra.Command, name string) error {
+	return usagef("unknown command %q: %s", name, meant(name, commands(root), `see "nftsentry --help"`))
+}
+
 // newHelp is cobra's command, but with a wrong name it fails.
 func newHelp() *cobra.Command {
 	return &cobra.Command{
@@ -71,7 +86,7 @@ func newHelp() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			about, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return usagef("no help on %q: there are %s", strings.Join(args, " "), names(cmd.Root()))
+				return usagef("no help on %q: %s", strings.Join(args, " "), meant(strings.Join(args, " "), commands(cmd.Root()), "there are "+names(cmd.Root())))
 			}
 			about.InitDefaultHelpFlag() // shown, as it is by --help
 			return about.Help()
@@ -116,14 +131,34 @@ func completeFile(*cobra.Command, []string, string) ([]string, cobra.ShellCompDi
 
 // names are those of the commands below one, such as "bash, fish and zsh".
 func names(cmd *cobra.Command) string {
-	var out []string
+	out := commands(cmd)
+	last := len(out) - 1
+	return strings.Join(out[:last], ", ") + " and " + out[last]
+}
+
+// commands are the names of the commands below one.
+func commands(cmd *cobra.Command) (out []string) {
 	for _, c := range cmd.Commands() {
 		if c.IsAvailableCommand() {
 			out = append(out, c.Name())
 		}
 	}
-	last := len(out) - 1
-	return strings.Join(out[:last], ", ") + " and " + out[last]
+	return out
+}
+
+// flags are the flags that a command takes, as they are written.
+func flags(cmd *cobra.Command) (out []string) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { out = append(out, "--"+f.Name) })
+	return out
+}
+
+// meant asks whether one of some names was meant by one that is none of them,
+// and gives other advice if none is spelled nearly so.
+func meant(name string, names []string, advice string) string {
+	if near := conf.Nearest(name, names); near != "" {
+		return "did you mean " + near + "?"
+	}
+	return advice
 }
 
 // load reads the configuration. Only the default file may be missing; its

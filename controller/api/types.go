@@ -167,6 +167,8 @@ type Reloaded struct {
 // Panicked tells how many blocks are suspended, or in force again.
 type Panicked struct {
 	Blocks int `json:"blocks"`
+	// Already says that it was so before, and nothing has changed.
+	Already bool `json:"already,omitempty"`
 	// Suspended says why nothing is in force after a resume all the same; "" if
 	// all is.
 	Suspended string `json:"suspended,omitempty"`

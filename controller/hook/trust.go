@@ -196,6 +196,9 @@ func openAt(dir *os.File, name string, flags int, mode uint32, path string) (*os
 // program opens a program at an absolute path, to be executed by what is open.
 func (t trust) program(path string) (*os.File, error) {
 	f, err := t.open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w: install %s, or name another program", err, path)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -229,6 +232,9 @@ const maxSecret = 4096
 // secret reads the first line of a file at an absolute path that others than its owner and its group cannot read.
 func (t trust) secret(path string) (string, error) {
 	f, err := t.open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%w: write the password into %s, or name another file", err, path)
+	}
 	if err != nil {
 		return "", err
 	}
