@@ -198,9 +198,9 @@ func TestPanic(t *testing.T) {
 			off("after the end")
 			d = d.program.run()
 			off("after a restart")
-			if log := d.log.String(); !strings.Contains(log, `"mode":"panic"`) {
-				t.Errorf("the log of the start does not say that blocks are suspended:\n%s", log)
-			}
+			eventually(t, "the log of the start says that blocks are suspended", 20*time.Second, func() bool {
+				return strings.Contains(d.log.String(), `"mode":"panic"`)
+			})
 			eventually(t, "one block is over", 20*time.Second, func() bool { return len(d.list()) == 1 })
 			if alone {
 				d.end(unix.SIGTERM)
