@@ -22,6 +22,7 @@ func TestReload(t *testing.T) {
 	d := guard(t, w.server, "tcp.banner = \"one\"")
 	d.must("block", "198.51.100.7", "203.0.113.0/24")
 	expectRead(t, w.client, "", server6, 23, "one")
+	d.expectSources("198.51.100.7", "203.0.113.0/24", "2001:db8:8::/64")
 	d.must("unblock", "2001:db8:8::/64")
 
 	d.configure("tcp.banner = \"two\"\ntcp.decoy = \"4000\"\ntcp.watch = \"\"\nignore.sources = [\"198.51.100.7\"]\nlog.level = \"debug\"")
@@ -38,14 +39,14 @@ func TestReload(t *testing.T) {
 		t.Errorf("blocked %s, want only what is not ignored", got)
 	}
 	expectRead(t, w.client, "", server6, 4000, "two")
-	eventually(t, "the new decoy blocks", time.Second, func() bool { return len(d.list()) == 2 })
-	eventually(t, "the level of the log has changed", time.Second, func() bool { return strings.Contains(d.log.String(), `"level":"debug"`) })
+	eventually(t, "the new decoy blocks", patience, func() bool { return len(d.list()) == 2 })
+	eventually(t, "the level of the log has changed", patience, func() bool { return strings.Contains(d.log.String(), `"level":"debug"`) })
 
 	d.configure("mode = \"observe\"")
 	if err := d.cmd.Process.Signal(unix.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the signal takes effect", 2*time.Second, func() bool { return d.status().Mode == "observe" })
+	eventually(t, "the signal takes effect", patience, func() bool { return d.status().Mode == "observe" })
 	expectRead(t, w.client, "", server6, 80, "welcome")
 	d.configure("")
 	d.must("reload")
@@ -159,8 +160,9 @@ func TestPanic(t *testing.T) {
 			serve(t, w.server, ":80", "welcome")
 			d := guard(t, w.server, "")
 			d.must("block", client4, "--timeout", "1h")
-			d.must("block", "203.0.113.7", "--timeout", "1s")
-			want := d.list()[:1]
+			d.must("block", "203.0.113.7", "--timeout", "5s")
+			list := d.list()
+			want, over := list[:1], list[1].Until
 			off := func(when string) {
 				t.Helper()
 				expectRead(t, w.client, "", server4, 80, "welcome")
@@ -194,7 +196,7 @@ func TestPanic(t *testing.T) {
 			off("after the end")
 			d = d.program.run()
 			off("after a restart")
-			time.Sleep(1100 * time.Millisecond) // one block is over meanwhile
+			time.Sleep(time.Until(over.Add(1100 * time.Millisecond))) // one block is over meanwhile: its end is told in whole seconds
 			if alone {
 				d.end(unix.SIGTERM)
 				d.must("resume")

@@ -60,7 +60,7 @@ func flushes(t *testing.T, w *world, d *daemon, answers *ear, n int, bar time.Du
 		if err := conn.Flush(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the table is made again", 20*time.Second, func() bool { return d.health().Mended > mended })
+		eventually(t, "the table is made again", patience, func() bool { return d.health().Mended > mended })
 		whole = append(whole, time.Since(began))
 		complete(t, w.server, n, "blocked4")
 		if answers.heard.Load() == heard {
@@ -74,8 +74,9 @@ func flushes(t *testing.T, w *world, d *daemon, answers *ear, n int, bar time.Du
 		t.Fatal("no packet ever got through: it is not the flush that is measured")
 	}
 	told(t, "until nothing is answered any more", dropped)
-	for what, most := range map[string]time.Duration{"until the table is complete": whole[len(whole)-1], "until nothing is answered any more": dropped[len(dropped)-1]} {
-		if most > bound(bar) {
+	for what, took := range map[string][]time.Duration{"until the table is complete": whole, "until nothing is answered any more": dropped} {
+		// A few flushes on a machine that does other things are judged by half of them.
+		if most := took[sized(len(took)/2, len(took)-1)]; most > bound(bar) {
 			t.Errorf("%s: %v, want %v", what, most, bound(bar))
 		}
 	}
@@ -107,7 +108,7 @@ func oneRule(t *testing.T, d *daemon) {
 	if err := conn.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the rule is back", 5*time.Second, func() bool { return list() == want })
+	eventually(t, "the rule is back", patience, func() bool { return list() == want })
 	t.Logf("one rule is back after %v", time.Since(began).Round(time.Millisecond))
 	time.Sleep(500 * time.Millisecond)
 	if w, m := d.said("our table is not")-warned, d.said("made our table again")-mended; w != 1 || m != 1 {
@@ -191,7 +192,7 @@ func TestResilienceLoop(t *testing.T) {
 			if undoes := d.said("somebody undoes"); errs < 1 || errs > 10 || undoes > 1 {
 				t.Errorf("%d errors are logged, and that somebody undoes the table %d times, want a few and one at most", errs, undoes)
 			}
-			eventually(t, "all is back", 12*time.Second, func() bool { return isBack(t, host) })
+			eventually(t, "all is back", patience, func() bool { return isBack(t, host) })
 		})
 	}
 }

@@ -220,11 +220,10 @@ func held(t *testing.T, host *netns.Host, sets ...string) map[netip.Addr]time.Du
 func complete(t *testing.T, host *netns.Host, want int, sets ...string) {
 	t.Helper()
 	got := 0
-	for range 5 {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if got = len(held(t, host, sets...)); got == want {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("the kernel has %d elements in %v, want %d", got, sets, want)
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -161,7 +160,7 @@ func TestSelftestInterrupted(t *testing.T) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	host.Start(t, cmd)
 	var children []string
-	eventually(t, "the daemon of the test runs", 20*time.Second, func() bool {
+	eventually(t, "the daemon of the test runs", patience, func() bool {
 		children = processesOf(cmd.Process.Pid)
 		return len(children) >= 3 // both of selftest, and the daemon
 	})
@@ -172,7 +171,7 @@ func TestSelftestInterrupted(t *testing.T) {
 		t.Errorf("exit status %d, want 1\n%s%s", cmd.ProcessState.ExitCode(), stdout.String(), stderr.String())
 	}
 	wantEmpty(t, temp)
-	eventually(t, "all of its processes have ended", 10*time.Second, func() bool {
+	eventually(t, "all of its processes have ended", patience, func() bool {
 		return !slices.ContainsFunc(children, func(pid string) bool {
 			_, err := os.Stat(filepath.Join("/proc", pid))
 			return err == nil

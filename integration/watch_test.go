@@ -23,7 +23,7 @@ func TestWatch(t *testing.T) {
 			d := guard(t, w.server, "[trigger]\nconnects = 2\n")
 			all := d.watch()
 			some := d.watch("--event", "block", "--source", f.source, "--kind", "connect", "--port", "79")
-			eventually(t, "both watch", 5*time.Second, func() bool { return d.status().Readers == 2 })
+			eventually(t, "both watch", patience, func() bool { return d.status().Readers == 2 })
 			_, _ = touch(w.client, "", f.server, 23)
 			_, _ = touch(w.client, "", f.server, 79)
 			d.listed()
@@ -96,7 +96,7 @@ func (w *watcher) next() (e api.Event) {
 				w.t.Errorf("%q: %v", line, err)
 			}
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		w.t.Fatal("no event")
 	}
 	return e
