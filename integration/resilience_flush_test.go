@@ -178,19 +178,13 @@ func TestResilienceLoop(t *testing.T) {
 				return nil
 			})
 			settled(t, d)
-			const watched = 2 * time.Second
-			used, lines := d.busy(), len(d.logged())
-			time.Sleep(watched)
-			used, lines = d.busy()-used, len(d.logged())-lines
 			cancel()
 			_ = g.Wait()
 			errs := strings.Count(d.log.String(), `"level":"error"`)
-			t.Logf("undone %d times; in %v %v of CPU and %d lines; %d of all %d lines are errors", undone, watched, used, lines, errs, len(d.logged()))
-			if used > bound(watched/8) || lines > 5 {
-				t.Errorf("%v of CPU and %d lines in %v, want patience", used, lines, watched)
-			}
-			if undoes := d.said("somebody undoes"); errs < 1 || errs > 10 || undoes > 1 {
-				t.Errorf("%d errors are logged, and that somebody undoes the table %d times, want a few and one at most", errs, undoes)
+			t.Logf("undone %d times; %d of %d lines are errors", undone, errs, len(d.logged()))
+			const most = 61 // each repair before it becomes patient may fail, and it says that it is
+			if undoes := d.said("somebody undoes"); errs < 1 || errs > most || undoes > 1 {
+				t.Errorf("%d errors are logged, and that somebody undoes the table %d times, want %d and one at most", errs, undoes, most)
 			}
 			eventually(t, "all is back", patience, func() bool { return isBack(t, host) })
 		})
@@ -198,18 +192,18 @@ func TestResilienceLoop(t *testing.T) {
 }
 
 // settled waits until the daemon has said that something is wrong, and then
-// nothing for a while.
+// does and says little for a while. Before that it may rest now and then, as
+// when several repairs fail.
 func settled(t *testing.T, d *daemon) {
 	t.Helper()
-	before := -1
-	for deadline := time.Now().Add(40 * time.Second); time.Now().Before(deadline); time.Sleep(700 * time.Millisecond) {
-		log := d.log.String()
-		if strings.Contains(log, `"level":"error"`) && len(log) == before {
-			return
-		}
-		before = len(log)
-	}
-	t.Error("the daemon does not become patient")
+	const watched = 2 * time.Second
+	eventually(t, "the daemon is patient", 2*patience, func() bool {
+		used, lines := d.busy(), len(d.logged())
+		time.Sleep(watched)
+		used, lines = d.busy()-used, len(d.logged())-lines
+		t.Logf("in %v %v of CPU and %d lines", watched, used, lines)
+		return strings.Contains(d.log.String(), `"level":"error"`) && used <= bound(watched/8) && lines <= 5
+	})
 }
 
 // isBack looks for the rules that shield, and for the block of the client.

@@ -160,11 +160,15 @@ func (d *daemon) said(message string) int {
 	return strings.Count(d.log.String(), `"msg":"`+message)
 }
 
-// logged are the lines of the log as fields.
+// logged are the lines of the log as fields. The last one may still be on its
+// way.
 func (d *daemon) logged() []map[string]any {
 	d.t.Helper()
 	var all []map[string]any
 	for line := range strings.Lines(d.log.String()) {
+		if !strings.HasSuffix(line, "\n") {
+			break
+		}
 		var fields map[string]any
 		if err := json.Unmarshal([]byte(line), &fields); err != nil {
 			d.t.Fatalf("log line %q: %v", line, err)
