@@ -20,6 +20,7 @@ import (
 func TestTouchedAndLetGo(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // it waits for most of the time
 			w := newWorld(t)
 			serve(t, w.server, ":80", "welcome")
 			d := guard(t, w.server, "block.timeout = \"6s\"\ntcp.banner = \"go away\"")
@@ -95,6 +96,7 @@ func TestTermination(t *testing.T) {
 func TestRestart(t *testing.T) {
 	for _, signal := range []unix.Signal{unix.SIGTERM, unix.SIGKILL} {
 		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel() // it waits for most of the time
 			w := newWorld(t)
 			serve(t, w.server, ":80", "welcome")
 			d := guard(t, w.server, "block.escalate = []")

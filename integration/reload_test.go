@@ -156,6 +156,7 @@ func answersCounted(t *testing.T, host *netns.Host) (count func() int) {
 func TestPanic(t *testing.T) {
 	for name, alone := range map[string]bool{"with a daemon": false, "without": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for most of the time
 			w := newWorld(t)
 			serve(t, w.server, ":80", "welcome")
 			d := guard(t, w.server, "")

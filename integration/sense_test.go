@@ -36,6 +36,7 @@ func nmap(t *testing.T, from *netns.Host, target, ports string, flags ...string)
 func TestNmapStealth(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // it waits for most of the time
 			w := newWorld(t)
 			serve(t, w.server, ":8080", "welcome")
 			d := guard(t, w.server, "udp.watch = \"1-1024\"")
@@ -82,6 +83,7 @@ func TestNmapAck(t *testing.T) {
 func TestTriggerPorts(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // it waits for most of the time
 			w := newWorld(t)
 			serve(t, w.server, ":80", "welcome")
 			d := guard(t, w.server, "trigger.window = \"4s\"\nblock.timeout = \"4s\"")
@@ -130,6 +132,7 @@ func TestFirstPortBlocks(t *testing.T) {
 func TestKernelAlone(t *testing.T) {
 	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
+			t.Parallel() // it waits for most of the time
 			w := newWorld(t)
 			serve(t, w.server, ":8080", "welcome")
 			d := guard(t, w.server, "block.timeout = \"5m\"\nblock.unproven = \"2h\"")
@@ -303,6 +306,7 @@ func TestNeighbourOfBlockedPrefix(t *testing.T) {
 func TestOddFromBlockedPrefix(t *testing.T) {
 	for _, f := range families {
 		t.Run(f.name, func(t *testing.T) {
+			t.Parallel() // it waits for most of the time
 			w := newWorld(t)
 			d := guard(t, w.server, "")
 			d.must("block", "10.8.0.0/16", "2001:db8::/33")
