@@ -31,8 +31,14 @@ lint: go
 	$(GO) run $(STATICCHECK) -tags bench ./...
 	shellcheck .ci/run integration/deps integration/testdata/clean.sh
 
+# unit runs the tests of the packages side by side, and then those with real
+# packets, which time things, with the machine for themselves. It runs both,
+# whatever comes of the first.
 unit: go
-	$(GO) test -race -timeout 20m ./...
+	@status=0; packages=$$($(GO) list ./...) || exit 1; \
+	$(GO) test -race -timeout 20m $$(echo "$$packages" | grep -v '/integration$$') || status=1; \
+	$(GO) test -race -timeout 20m ./integration || status=1; \
+	exit $$status
 
 # soak does at full size, and without the race detector, what the tests of
 # resilience do in CI: a thousand kills, full sets, a hundred flushes. It takes

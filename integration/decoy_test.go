@@ -2,7 +2,6 @@ package integration
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,8 +21,8 @@ func TestNmapConnect(t *testing.T) {
 				args = append(args, "-6")
 			}
 			out := w.client.Output(t, netns.Tool(t, "nmap"), append(args, f.server)...)
-			if got := d.sources(); !slices.Equal(got, []string{f.source}) {
-				t.Errorf("blocked %v, want %s\n%s", got, f.source, out)
+			if got := d.listed().Source; got != f.source {
+				t.Errorf("blocked %s, want %s\n%s", got, f.source, out)
 			}
 			expectSilence(t, w.client, "", f.server, 8080)
 			expectRead(t, w.router, "", f.server, 8080, "welcome")
@@ -195,9 +194,9 @@ func TestIgnored(t *testing.T) {
 	// The gateway moves to an address that has just been blocked.
 	w.router.Addr(t, "srv", "10.9.0.7/24")
 	expectRead(t, w.router, "10.9.0.7", server4, 23, "go away")
-	eventually(t, "the source is listed", time.Second, func() bool { return slices.Equal(d.sources(), []string{"10.9.0.7"}) })
+	d.expectSources("10.9.0.7")
 	w.server.Route(t, "default", "10.9.0.7")
-	eventually(t, "the new gateway is let go", 5*time.Second, func() bool { return len(d.list()) == 0 })
+	eventually(t, "the new gateway is let go", patience, func() bool { return len(d.list()) == 0 })
 	if _, err := touch(w.router, "10.9.0.7", server4, 23); err == nil {
 		t.Error("a decoy answers the new gateway")
 	}
@@ -256,17 +255,13 @@ func TestPrefix6(t *testing.T) {
 	for _, a := range far {
 		_, _ = touchQuickly(w.client, a, server6, 23)
 	}
-	if got := d.sources(); !slices.Equal(got, []string{"2001:db8:8::/64"}) {
-		t.Errorf("blocked %v, want the /64 of the client", got)
-	}
+	d.expectSources("2001:db8:8::/64")
 	for range 2 {
 		for _, a := range near[:2] {
 			_, _ = touchQuickly(w.router, a, server6, 23)
 		}
 	}
-	if got, want := d.sources(), []string{"2001:db8:8::/64", near[0], near[1]}; !slices.Equal(got, want) {
-		t.Errorf("blocked %v, want %v", got, want)
-	}
+	d.expectSources("2001:db8:8::/64", near[0], near[1])
 	expectNoDecoy := func(source string) {
 		if _, err := touchQuickly(w.router, source, server6, 79); err != nil {
 			t.Errorf("a neighbour of a blocked neighbour is cut off: %v", err)
@@ -289,7 +284,7 @@ func TestServedFull(t *testing.T) {
 	for range 3 {
 		expectRead(t, w.client, "", server4, 2323, "welcome")
 	}
-	eventually(t, "status tells of it", 2*time.Second, func() bool {
+	eventually(t, "status tells of it", patience, func() bool {
 		s := d.status()
 		return len(s.Problems) == 1 && strings.Contains(s.Problems[0], "a set of the kernel is full")
 	})

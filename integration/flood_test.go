@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -161,7 +162,7 @@ func TestConnectionTableStaysFree(t *testing.T) {
 		s.pause(t) // or it would put them back
 		unprotect(t, s.server, s.chain)
 	}
-	for i, peak := range underSiege(t, all, 10*time.Second) {
+	for i, peak := range underSiege(t, all, patience) {
 		if s := all[i]; peak < s.table/4 {
 			t.Errorf("%s: %d connections are tracked without the protection, which proves nothing", s.name, peak)
 		}
@@ -248,21 +249,21 @@ func TestFullSets(t *testing.T) {
 	w := newWorld(t)
 	d := guard(t, w.server, "")
 	sender := packet.Open(t, w.router)
+	var crowded time.Time // when there was no room for the last time, or later
 	for i, set := range []string{"probes4", "suspects4"} {
-		underFullSet(t, w, d, sender, i, set)
+		crowded = underFullSet(t, w, d, sender, i, set)
 	}
-	quiet := time.Now()
 	d.must("unblock", "--all")
 	knock(t, sender, "10.7.8.3", 7, 8, 9) // the kernel trusts again as soon as there is room
 	if b := d.listed(); b.Source != "10.7.8.3" || b.Evidence != "unproven" {
 		t.Errorf("with room again: listed as %+v", b)
 	}
-	eventually(t, "it is trusted again", 15*time.Second, func() bool { return strings.Contains(d.log.String(), trustedAgain) })
-	if took := time.Since(quiet); took < 8*time.Second {
+	eventually(t, "it is trusted again", patience, func() bool { return d.said(notTrusted) == d.said(trustedAgain) })
+	if took := time.Since(crowded); took < 8*time.Second {
 		t.Errorf("trusted again after %v, want ten seconds of calm", took)
 	}
-	if got := strings.Count(d.log.String(), notTrusted); got != 1 {
-		t.Errorf("said %d times that evidence is not trusted, want once", got)
+	if got := d.said(notTrusted); got > 2 { // ten seconds may go by before the second set is full
+		t.Errorf("said %d times that evidence is not trusted, want once or, on a slow machine, twice", got)
 	}
 	if s := d.status(); len(s.Problems) != 0 {
 		t.Errorf("problems %q, want none any more", s.Problems)
@@ -270,10 +271,11 @@ func TestFullSets(t *testing.T) {
 }
 
 // underFullSet floods a host of which one set is full, for as long as it takes
-// the kernel to say so twice. The i-th set has sources of its own.
-func underFullSet(t *testing.T, w *world, d *daemon, sender *packet.Sender, i int, set string) {
+// the kernel to say so twice, and returns when the flood was about to end. The
+// i-th set has sources of its own.
+func underFullSet(t *testing.T, w *world, d *daemon, sender *packet.Sender, i int, set string) (until time.Time) {
 	t.Helper()
-	fill(t, w.server, set, "60s")
+	fill(t, w.server, set, "10m")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var flood errgroup.Group
@@ -286,12 +288,13 @@ func underFullSet(t *testing.T, w *world, d *daemon, sender *packet.Sender, i in
 	honest, scanner := fmt.Sprintf("10.7.%d.2", i), fmt.Sprintf("10.7.%d.3", i)
 	knock(t, sender, honest, 7, 7, 7, 7, 7, 7)
 	knock(t, sender, scanner, watchedPorts...)
-	eventually(t, "the set is known to be full", 2*time.Second, func() bool { return strings.Contains(d.log.String(), notTrusted) })
+	eventually(t, "the set is known to be full", patience, func() bool { return d.said(notTrusted) > d.said(trustedAgain) })
 	if s := d.status(); len(s.Problems) != 1 || !strings.Contains(s.Problems[0], "a set of the kernel is full") || s.Watched.Crowded == 0 {
 		t.Errorf("%s is full: %d probes not counted, problems %q, want one", set, s.Watched.Crowded, s.Problems)
 	}
 	expectProven(t, w, d, fmt.Sprintf("10.8.0.%d", 10+i))
 	time.Sleep(time.Until(began.Add(1200 * time.Millisecond)))
+	until = time.Now()
 	cancel()
 	if err := flood.Wait(); err != nil {
 		t.Fatal(err)
@@ -300,18 +303,20 @@ func underFullSet(t *testing.T, w *world, d *daemon, sender *packet.Sender, i in
 		t.Errorf("%s is full: blocked %v, want who was at a decoy", set, got)
 	}
 	w.server.Output(t, netns.Tool(t, "nft"), "flush", "set", "inet", "nftsentry", set)
+	return until
 }
 
 // expectProven has a new address of the client connect to a decoy, and be
-// blocked within a second.
+// blocked and listed within a second, or a few on a busy machine.
 func expectProven(t *testing.T, w *world, d *daemon, address string) {
 	t.Helper()
 	w.client.Addr(t, "eth0", address+"/24")
 	began := time.Now()
 	_, _ = touch(w.client, address, server4, 23)
-	eventually(t, address+" is blocked", time.Until(began.Add(time.Second)), func() bool {
+	eventually(t, address+" is blocked", time.Until(began.Add(bound(time.Second))), func() bool {
 		return strings.Contains(d.nftSet("blocked4"), address+" timeout")
 	})
+	eventually(t, address+" is listed", patience, func() bool { return slices.Contains(d.sources(), address) })
 }
 
 // TestBudget has forged sources reach the trigger, more than the budget has
@@ -328,7 +333,7 @@ func TestBudget(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "all probes are counted", 2*time.Second, func() bool {
+			eventually(t, "all probes are counted", patience, func() bool {
 				s := d.status()
 				return s.Watched.BudgetSpent == sources-budget && s.Blocks.Live == budget
 			})
@@ -370,13 +375,13 @@ func TestStalled(t *testing.T) {
 			if err := d.cmd.Process.Signal(unix.SIGCONT); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "all are listed", 12*time.Second, func() bool { return len(d.list()) == sources })
+			eventually(t, "all are listed", patience, func() bool { return len(d.list()) == sources })
 			for _, b := range d.list() {
 				if b.Evidence != "unproven" || b.Origin != "kernel" || b.Comment == "" || b.Until.Sub(b.Since).Round(2*time.Second) != 10*time.Minute {
 					t.Errorf("listed as %+v", b)
 				}
 			}
-			eventually(t, "the file has all", 2*time.Second, func() bool {
+			eventually(t, "the file has all", patience, func() bool {
 				return strings.Count(d.file("portsentry.blocked.tcp"), "Host: 10.7.0.") == sources
 			})
 			if s := d.status(); (s.Watched.Overruns > 0) != overrun {

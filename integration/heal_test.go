@@ -48,7 +48,7 @@ func TestHeals(t *testing.T) {
 				time.Sleep(1500 * time.Millisecond) // if it were not put back, it would be gone
 			}
 			got := ""
-			for deadline := time.Now().Add(2 * time.Second); got != want && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(patience); got != want && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 				got = shape()
 			}
 			if got != want {

@@ -180,7 +180,7 @@ func TestSignals(t *testing.T) {
 		cmd := p.host.Command(os.Getenv(programEnv), command, "-c", fifo)
 		p.host.Start(t, cmd)
 		var pipe int
-		eventually(t, command+" waits for its configuration", 5*time.Second, func() (open bool) {
+		eventually(t, command+" waits for its configuration", patience, func() (open bool) {
 			var err error
 			pipe, err = unix.Open(fifo, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 			return err == nil
@@ -188,7 +188,7 @@ func TestSignals(t *testing.T) {
 		if err := cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
-		kill := time.AfterFunc(5*time.Second, func() { _ = cmd.Process.Kill() })
+		kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
 		_ = cmd.Wait() // the status tells
 		kill.Stop()
 		if status := cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != signal {

@@ -117,7 +117,7 @@ func TestMetrics(t *testing.T) {
 		event("tcp", kind, "unproven", "blocked", 1)
 	}
 	kinds := float64(len(stealthKinds))
-	eventually(t, "the packets are counted", 20*time.Second, func() bool { return d.status().Blocks.Live == len(stealthKinds) })
+	eventually(t, "the packets are counted", patience, func() bool { return d.status().Blocks.Live == len(stealthKinds) })
 	want[`blocks_made_total{origin="kernel"}`] = kinds
 	want[`time_to_block_seconds_count{evidence="unproven"}`] = kinds
 
@@ -125,7 +125,7 @@ func TestMetrics(t *testing.T) {
 	for _, port := range decoys {
 		_, _ = touch(w.client, "", server4, port)
 	}
-	eventually(t, "the connections are counted", 20*time.Second, func() bool { return d.status().Blocks.Live == len(stealthKinds)+1 })
+	eventually(t, "the connections are counted", patience, func() bool { return d.status().Blocks.Live == len(stealthKinds)+1 })
 	event("tcp", "syn", "unproven", "noticed", 2+float64(len(decoys)))
 	event("tcp", "connect", "proven", "noticed", 1)
 	event("tcp", "connect", "proven", "blocked", 1)
@@ -149,7 +149,7 @@ func TestMetrics(t *testing.T) {
 	want[`config_reloads_total{result="success"}`], want[`config_reloads_total{result="failure"}`], want["config_last_reload_successful"] = 1, 1, 0
 
 	var got, told map[string]float64
-	for deadline := time.Now().Add(20 * time.Second); !cmp.Equal(want, told) && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !cmp.Equal(want, told) && time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		got = series(t, d.scrape())
 		told = counted(got, want)
 	}
@@ -165,7 +165,7 @@ func TestMetrics(t *testing.T) {
 	w.server.Output(t, netns.Tool(t, "nft"), "delete element inet nftsentry blocked4 { 10.7.0.2 }")
 	want = map[string]float64{"dropped_packets_total": packets, "dropped_bytes_total": packets * 40, "heals_total": 1}
 	changes := make(map[string]float64)
-	eventually(t, "the drops and the repair are counted", 20*time.Second, func() bool {
+	eventually(t, "the drops and the repair are counted", patience, func() bool {
 		now := series(t, d.scrape())
 		for name := range want {
 			changes[name] = now[name] - got[name]

@@ -108,7 +108,7 @@ func (c *crowd) settle(t testing.TB, p *program, v6 bool) (guilty someone, liste
 	for port := uint16(801); port <= 803; port++ {
 		c.far.Send(t, guilty.tcp(packet.SYN, port).Bytes())
 	}
-	eventually(t, "a scan is noticed", 5*time.Second, func() bool {
+	eventually(t, "a scan is noticed", patience, func() bool {
 		listed = p.nftSet(guilty.set())
 		return guilty.in(listed)
 	})
@@ -292,7 +292,7 @@ func (tt trial) check(t *testing.T, blocks map[string]api.Block, answers int) {
 func (p *program) bySource(last someone) map[string]api.Block {
 	p.t.Helper()
 	var all map[string]api.Block
-	eventually(p.t, "the last source is listed", 2*time.Second, func() bool {
+	eventually(p.t, "the last source is listed", patience, func() bool {
 		all = make(map[string]api.Block)
 		for _, b := range p.list() {
 			all[b.Source] = b

@@ -35,7 +35,7 @@ func TestPortsentryTools(t *testing.T) {
 	w.client.Addr(t, "eth0", other4+"/24")
 	_, _ = touch(w.client, other4, server4, 111)
 	_, _ = touch(w.client, "", server6, 23)
-	eventually(t, "all are on record", 10*time.Second, func() bool { return strings.Count(d.file("portsentry.history"), "\n") == 4 })
+	eventually(t, "all are on record", patience, func() bool { return strings.Count(d.file("portsentry.history"), "\n") == 4 })
 	tcp, udp := filepath.Join(d.dir, "state", "portsentry.blocked.tcp"), filepath.Join(d.dir, "state", "portsentry.blocked.udp")
 
 	t.Run("fail2ban", func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestPortsentryTools(t *testing.T) {
 	})
 
 	t.Run("logwatch", func(t *testing.T) {
-		eventually(t, "all lines are in syslog", 10*time.Second, func() bool { return strings.Count(log.String(), "has been blocked") == 4 })
+		eventually(t, "all lines are in syslog", patience, func() bool { return strings.Count(log.String(), "has been blocked") == 4 })
 		script := "/usr/share/logwatch/scripts/services/portsentry"
 		cmd := w.server.Command(netns.Tool(t, "perl"), "-I/usr/share/logwatch/lib", script)
 		var out bytes.Buffer
@@ -111,7 +111,7 @@ func TestRespondWords(t *testing.T) {
 			log := p.syslog()
 			d := p.run()
 			watch := d.watch()
-			eventually(t, "somebody watches", 5*time.Second, func() bool { return d.status().Readers == 1 })
+			eventually(t, "somebody watches", patience, func() bool { return d.status().Readers == 1 })
 			want := map[string]string{"log": "would-block", "run": "run"}[respond]
 			for source, probe := range map[string]func(){
 				client4: func() { nmap(t, w.client, server4, "79", "-sN") },
@@ -134,7 +134,7 @@ func TestRespondWords(t *testing.T) {
 					t.Errorf("%s has %q", file, data)
 				}
 			}
-			eventually(t, "the attacks are in syslog", 5*time.Second, func() bool { return strings.Count(log.String(), " from host: ") == 2 })
+			eventually(t, "the attacks are in syslog", patience, func() bool { return strings.Count(log.String(), " from host: ") == 2 })
 			if got := log.String(); strings.Contains(got, "has been blocked") || respond == "log" != strings.Contains(got, "Ignoring TCP response per configuration file setting.") {
 				t.Errorf("syslog has %q", got)
 			}

@@ -278,7 +278,7 @@ func endForgotten(t *testing.T, g *grounds, v6 bool) someone {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	conn, err := g.server.Dial(ctx, "tcp", address, "")
 	if err != nil {
@@ -291,12 +291,12 @@ func endForgotten(t *testing.T, g *grounds, v6 bool) someone {
 	if err := conn.Close(); err != nil {
 		t.Error(err)
 	}
-	_ = peer.SetDeadline(time.Now().Add(3 * time.Second))
+	_ = peer.SetDeadline(time.Now().Add(patience))
 	if _, err := io.ReadAll(peer); err != nil { // until it closes
 		t.Error(err)
 	}
 	port := conn.LocalAddr().(*net.TCPAddr).Port
-	eventually(t, "the server's socket is gone", 2*time.Second, func() bool { return !established(t, g.server, port) })
+	eventually(t, "the server's socket is gone", patience, func() bool { return !established(t, g.server, port) })
 	forget(t, g.server)
 	if err := peer.Close(); err != nil {
 		t.Error(err)

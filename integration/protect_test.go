@@ -419,7 +419,7 @@ func (g *grounds) offend(t *testing.T, attempts []*attempt, run int) []someone {
 func (d *daemon) pause(t *testing.T) {
 	t.Helper()
 	d.signal(t, unix.SIGSTOP)
-	eventually(t, "the daemon has stopped", 2*time.Second, func() bool {
+	eventually(t, "the daemon has stopped", patience, func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.cmd.Process.Pid))
 		return err == nil && strings.Contains(string(stat), ") T ")
 	})
@@ -436,7 +436,7 @@ func (d *daemon) signal(t *testing.T, s unix.Signal) {
 func (g *grounds) pardon(t *testing.T, victims []someone) {
 	t.Helper()
 	g.d.signal(t, unix.SIGCONT)
-	deadline := time.Now().Add(2 * time.Second)
+	deadline := time.Now().Add(patience)
 	for _, s := range victims {
 		for s.in(g.d.nftSet(s.set())) {
 			if time.Now().After(deadline) {

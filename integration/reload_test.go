@@ -22,6 +22,7 @@ func TestReload(t *testing.T) {
 	d := guard(t, w.server, "tcp.banner = \"one\"")
 	d.must("block", "198.51.100.7", "203.0.113.0/24")
 	expectRead(t, w.client, "", server6, 23, "one")
+	d.expectSources("198.51.100.7", "203.0.113.0/24", "2001:db8:8::/64")
 	d.must("unblock", "2001:db8:8::/64")
 
 	d.configure("tcp.banner = \"two\"\ntcp.decoy = \"4000\"\ntcp.watch = \"\"\nignore.sources = [\"198.51.100.7\"]\nlog.level = \"debug\"")
@@ -38,14 +39,14 @@ func TestReload(t *testing.T) {
 		t.Errorf("blocked %s, want only what is not ignored", got)
 	}
 	expectRead(t, w.client, "", server6, 4000, "two")
-	eventually(t, "the new decoy blocks", time.Second, func() bool { return len(d.list()) == 2 })
-	eventually(t, "the level of the log has changed", time.Second, func() bool { return strings.Contains(d.log.String(), `"level":"debug"`) })
+	eventually(t, "the new decoy blocks", patience, func() bool { return len(d.list()) == 2 })
+	eventually(t, "the level of the log has changed", patience, func() bool { return strings.Contains(d.log.String(), `"level":"debug"`) })
 
 	d.configure("mode = \"observe\"")
 	if err := d.cmd.Process.Signal(unix.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the signal takes effect", 2*time.Second, func() bool { return d.status().Mode == "observe" })
+	eventually(t, "the signal takes effect", patience, func() bool { return d.status().Mode == "observe" })
 	expectRead(t, w.client, "", server6, 80, "welcome")
 	d.configure("")
 	d.must("reload")
@@ -156,6 +157,7 @@ func TestPanic(t *testing.T) {
 	suspended := regexp.MustCompile(`^panic: (1 block|2 blocks) suspended, and nothing is noticed, until "nftsentry resume"\n$`)
 	for name, alone := range map[string]bool{"with a daemon": false, "without": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // it waits for most of the time
 			w := newWorld(t)
 			serve(t, w.server, ":80", "welcome")
 			d := guard(t, w.server, "")
@@ -198,10 +200,10 @@ func TestPanic(t *testing.T) {
 			off("after the end")
 			d = d.program.run()
 			off("after a restart")
-			eventually(t, "the log of the start says that blocks are suspended", 20*time.Second, func() bool {
+			eventually(t, "the log of the start says that blocks are suspended", patience, func() bool {
 				return strings.Contains(d.log.String(), `"mode":"panic"`)
 			})
-			eventually(t, "one block is over", 20*time.Second, func() bool { return len(d.list()) == 1 })
+			eventually(t, "one block is over", patience, func() bool { return len(d.list()) == 1 })
 			if alone {
 				d.end(unix.SIGTERM)
 				d.must("resume")

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -35,7 +34,7 @@ func (p *program) reported(what string, so func(api.Report) bool) api.Report {
 			p.t.Logf("the report: %+v", r.Totals)
 		}
 	}()
-	eventually(p.t, what, 20*time.Second, func() bool {
+	eventually(p.t, what, patience, func() bool {
 		r = p.report()
 		return so(r)
 	})
@@ -89,7 +88,7 @@ func TestReport(t *testing.T) {
 	_, _ = touch(w.client, "10.16.0.9", server4, 23)
 	again.reported("the next one counts on", func(r api.Report) bool { return r.Totals.Blocks == 8 && r.Totals.Packets >= before.Packets })
 	_, _ = touch(w.client, "10.16.0.10", server4, 23)
-	eventually(t, "it is blocked", 10*time.Second, func() bool { return slices.Contains(again.sources(), "10.16.0.10") })
+	eventually(t, "it is blocked", patience, func() bool { return slices.Contains(again.sources(), "10.16.0.10") })
 	if code := again.end(unix.SIGTERM); code != 0 {
 		t.Errorf("exit status %d", code)
 	}

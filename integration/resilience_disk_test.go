@@ -85,7 +85,7 @@ func TestResilienceDisk(t *testing.T) {
 			}
 			all := blockOn(t, w, d, disk.heal != nil)
 			if disk.heal != nil {
-				eventually(t, "status tells of it", bound(time.Second), func() bool {
+				eventually(t, "status tells of it", patience, func() bool {
 					s := d.health()
 					return len(s.Problems) == 1 && strings.Contains(s.Problems[0], "not all on disk") && strings.Contains(s.Problems[0], disk.want)
 				})
@@ -97,7 +97,7 @@ func TestResilienceDisk(t *testing.T) {
 				disk.heal(t, p)
 			}
 			caughtUp(t, d, all)
-			eventually(t, fmt.Sprintf("%d descriptors are open, not %d", open, d.descriptors()), bound(time.Second), func() bool { return d.descriptors() <= open+2 })
+			eventually(t, fmt.Sprintf("%d descriptors are open, not %d", open, d.descriptors()), patience, func() bool { return d.descriptors() <= open+2 })
 			d.end(unix.SIGKILL)
 			if got := p.recorded(); !slices.Equal(got, all) {
 				t.Errorf("on record %v, want %v", got, all)
@@ -153,7 +153,7 @@ func (d *daemon) lines(text string) (n int) {
 func caughtUp(t *testing.T, d *daemon, all []string) {
 	t.Helper()
 	began := time.Now()
-	eventually(t, "all is on the disk", 5*time.Second, func() bool {
+	eventually(t, "all is on the disk", patience, func() bool {
 		text, _ := os.ReadFile(d.state("portsentry.blocked.tcp"))
 		return bytes.Count(text, []byte("\n")) == len(all) && len(d.health().Problems) == 0
 	})

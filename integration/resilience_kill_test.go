@@ -222,11 +222,11 @@ func (a *assault) settle(d *daemon) {
 		}
 	}
 	kernel := held(a.t, d.host, "blocked4")
-	for tries := 0; len(kernel) != len(list) && tries < 5; tries++ {
-		kernel = held(a.t, d.host, "blocked4")
+	for end := time.Now().Add(5 * time.Second); len(kernel) != len(list) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		kernel = held(a.t, d.host, "blocked4") // a set that is being resized
 	}
 	file := a.lines(d.program, "portsentry.blocked.tcp")
-	for end := time.Now().Add(5 * time.Second); len(file) != len(list) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); len(file) != len(list) && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		file = a.lines(d.program, "portsentry.blocked.tcp") // what was adopted is on its way to the disk
 	}
 	for s := range list {

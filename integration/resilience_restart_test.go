@@ -35,16 +35,13 @@ func TestResilienceRestart(t *testing.T) {
 	if got := answers.heard.Load(); got != 0 {
 		t.Errorf("%d answers reached a blocked source", got)
 	}
-	dropped := d.health().Dropped.Packets
+	eventually(t, "a flood is dropped", patience, func() bool { return d.health().Dropped.Packets >= 10_000 })
 	stop()
 	told(t, "start under a flood", took)
-	if dropped < 10_000 {
-		t.Errorf("%d packets dropped since the last start, want a flood", dropped)
-	}
 
 	d.must("unblock", "--all")
 	stop = w.insist(t, 100)
-	eventually(t, "answers of both families are heard", 5*time.Second, func() bool { return answers.heard.Load() > 20 })
+	eventually(t, "answers of both families are heard", patience, func() bool { return answers.heard.Load() > 20 })
 	stop()
 }
 
@@ -120,7 +117,8 @@ func expectTimesLeft(t *testing.T, d *daemon, blocks []state.Block, load time.Du
 		late = max(late, before.Add(left).Sub(b.Until))
 	}
 	t.Logf("elements end %v too early to %v late", early.Round(time.Millisecond), late.Round(time.Millisecond))
-	if most := time.Second + load; early > 0 || late > most {
+	const tick = 10 * time.Millisecond // of the kernel's clock, by which it tells the time left
+	if most := time.Second + load; early > tick || late > most {
 		t.Errorf("elements end %v too early to %v late, want 0 to %v", early, late, most)
 	}
 }
@@ -147,7 +145,7 @@ func TestResilienceRoom(t *testing.T) {
 	_, _ = touch(w.client, "10.16.0.1", server4, 23)
 	d.must("block", "203.0.113.1")
 	_, _ = touch(w.client, "10.16.0.2", server4, 23)
-	eventually(t, "three had to make room", bound(time.Second), func() bool { return d.health().Blocks.Evicted == 3 })
+	eventually(t, "three had to make room", patience, func() bool { return d.health().Blocks.Evicted == 3 })
 	kernel := held(t, w.server, "blocked4")
 	for _, source := range []string{"10.16.0.1", "203.0.113.1", "10.16.0.2"} {
 		if _, there := kernel[netip.MustParseAddr(source)]; !there {
@@ -164,11 +162,14 @@ func TestResilienceRoom(t *testing.T) {
 		t.Errorf("%d blocks, want %d", got, before)
 	}
 
-	used := d.busy()
-	time.Sleep(time.Second)
-	if used = d.busy() - used; used > 250*time.Millisecond {
-		t.Errorf("%v of CPU in a second of rest", used)
-	}
+	// It may still tidy up after what was there to do.
+	eventually(t, "a second of rest takes little of the processor", patience, func() bool {
+		used := d.busy()
+		time.Sleep(time.Second)
+		used = d.busy() - used
+		t.Logf("%v of CPU in a second of rest", used)
+		return used <= 250*time.Millisecond
+	})
 	if s := d.health(); s.Blocks.Evicted != 3 || s.Blocks.Failed != 0 || s.Mended != 0 || len(s.Problems) != 0 {
 		t.Errorf("status %+v, want three evicted and nothing else", s)
 	}

@@ -160,11 +160,15 @@ func (d *daemon) said(message string) int {
 	return strings.Count(d.log.String(), `"msg":"`+message)
 }
 
-// logged are the lines of the log as fields.
+// logged are the lines of the log as fields. The last one may still be on its
+// way.
 func (d *daemon) logged() []map[string]any {
 	d.t.Helper()
 	var all []map[string]any
 	for line := range strings.Lines(d.log.String()) {
+		if !strings.HasSuffix(line, "\n") {
+			break
+		}
 		var fields map[string]any
 		if err := json.Unmarshal([]byte(line), &fields); err != nil {
 			d.t.Fatalf("log line %q: %v", line, err)
@@ -220,11 +224,10 @@ func held(t *testing.T, host *netns.Host, sets ...string) map[netip.Addr]time.Du
 func complete(t *testing.T, host *netns.Host, want int, sets ...string) {
 	t.Helper()
 	got := 0
-	for range 5 {
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		if got = len(held(t, host, sets...)); got == want {
 			return
 		}
-		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("the kernel has %d elements in %v, want %d", got, sets, want)
 }

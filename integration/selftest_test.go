@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -208,7 +207,7 @@ func testInterrupted(t *testing.T, sig unix.Signal) {
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	host.Start(t, cmd)
 	var children []string
-	eventually(t, "the daemon of the test runs", 20*time.Second, func() bool {
+	eventually(t, "the daemon of the test runs", patience, func() bool {
 		children = processesBelow(cmd.Process.Pid)
 		return len(children) >= 2 // selftest again, and the daemon
 	})
@@ -222,7 +221,7 @@ func testInterrupted(t *testing.T, sig unix.Signal) {
 		t.Errorf("besides the signal it tells: %q", got)
 	}
 	wantEmpty(t, temp)
-	eventually(t, "all of its processes have ended", 10*time.Second, func() bool {
+	eventually(t, "all of its processes have ended", patience, func() bool {
 		return !slices.ContainsFunc(children, func(pid string) bool {
 			_, err := os.Stat(filepath.Join("/proc", pid))
 			return err == nil

@@ -211,6 +211,7 @@ func TestSocketCrowd(t *testing.T) {
 		enough  = 100 * time.Millisecond
 	)
 	w := newWorld(t)
+	everywhere(t, w)
 	serve(t, w.server, ":80", "welcome")
 	d := guard(t, w.server, "")
 	client := api.NewClient(d.socket())
@@ -249,24 +250,27 @@ func TestSocketCrowd(t *testing.T) {
 		t.Errorf("status by the command: %+v, want 1 block", got.Blocks)
 	}
 
-	began := time.Now()
-	_, _ = touch(w.client, "", server4, 23)
-	eventually(t, "a decoy blocks", 2*time.Second, func() bool {
-		all, err := client.List(t.Context())
-		return err == nil && len(all) == 2
+	touches := 0
+	took = timed(t, 9, func() error {
+		touches++
+		from := fmt.Sprintf("10.16.0.%d", touches)
+		_, _ = touch(w.client, from, server4, 23)
+		eventually(t, "a decoy blocks "+from, patience, func() bool {
+			all, err := client.List(t.Context())
+			return err == nil && len(all) == 1+touches
+		})
+		return nil
 	})
-	took = time.Since(began)
-	t.Logf("the decoy has blocked after %v", took)
 	if took > enough {
-		t.Errorf("the decoy has blocked after %v, want %v at most", took, enough)
+		t.Errorf("a decoy has blocked after %v, want %v at most", took, enough)
 	}
-	expectSilence(t, w.client, "", server4, 80)
+	expectSilence(t, w.client, "10.16.0.1", server4, 80)
 
 	cancel()
 	if err := crowd.Wait(); err != nil {
 		t.Error(err)
 	}
-	eventually(t, "the files of the crowd are closed", 5*time.Second, func() bool { return openFiles(t, d.cmd.Process.Pid) <= files })
+	eventually(t, "the files of the crowd are closed", patience, func() bool { return openFiles(t, d.cmd.Process.Pid) <= files })
 }
 
 // loiter connects, sends what is no request, and waits to be thrown out; and
@@ -293,7 +297,8 @@ func loiter(ctx context.Context, socket, text string, in func()) error {
 	return nil
 }
 
-// timed is the time that all but the slowest in ten of n calls took at most.
+// timed is the time that half of n calls took at most: what else the machine
+// does delays some of them, and a crowd that is waited for delays all.
 func timed(t *testing.T, n int, f func() error) time.Duration {
 	t.Helper()
 	var took []time.Duration
@@ -306,7 +311,7 @@ func timed(t *testing.T, n int, f func() error) time.Duration {
 	}
 	slices.Sort(took)
 	t.Logf("half in %v, 90%% in %v, all in %v", took[n/2], took[n*9/10], took[n-1])
-	return took[n*9/10]
+	return took[n/2]
 }
 
 // openFiles is how many files a process has open.

@@ -63,13 +63,13 @@ func (s *screen) resize(width, height uint16) {
 // shows waits until a text has been drawn.
 func (s *screen) shows(text string) {
 	s.t.Helper()
-	eventually(s.t, "the screen shows "+text, 15*time.Second, func() bool { return strings.Contains(s.shown.String(), text) })
+	eventually(s.t, "the screen shows "+text, patience, func() bool { return strings.Contains(s.shown.String(), text) })
 }
 
 // expectEnd compares how top ends, and that the terminal is as it was.
 func (s *screen) expectEnd(code int, message string) {
 	s.t.Helper()
-	timer := time.AfterFunc(20*time.Second, func() { _ = s.cmd.Process.Kill() })
+	timer := time.AfterFunc(patience, func() { _ = s.cmd.Process.Kill() })
 	defer timer.Stop()
 	_ = s.cmd.Wait() // the exit status tells
 	if got := s.cmd.ProcessState.ExitCode(); got != code {
@@ -83,7 +83,7 @@ func (s *screen) expectEnd(code int, message string) {
 		s.t.Errorf("the terminal is another one (-before +after):\n%s", diff)
 	}
 	const alternate, normal, cursor = "\x1b[?1049h", "\x1b[?1049l", "\x1b[?25h"
-	eventually(s.t, "the screen is as it was", 5*time.Second, func() bool {
+	eventually(s.t, "the screen is as it was", patience, func() bool {
 		_, rest, there := strings.Cut(s.shown.String(), alternate)
 		_, rest, back := strings.Cut(rest, normal)
 		return there && back && strings.Contains(rest, message) && strings.LastIndex(s.shown.String(), cursor) > strings.LastIndex(s.shown.String(), "\x1b[?25l")
@@ -114,7 +114,7 @@ func TestTop(t *testing.T) {
 		if _, err := s.WriteString("y"); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "one block is left", 10*time.Second, func() bool { return len(d.sources()) == 1 })
+		eventually(t, "one block is left", patience, func() bool { return len(d.sources()) == 1 })
 		if _, err := s.WriteString("q"); err != nil {
 			t.Fatal(err)
 		}

@@ -24,7 +24,7 @@ func TestWatch(t *testing.T) {
 			all := d.watch()
 			some := d.watch("--event", "block", "--source", f.source, "--kind", "connect", "--port", "79")
 			last := d.watch("--event", "stop")
-			eventually(t, "all watch", 5*time.Second, func() bool { return d.status().Readers == 3 })
+			eventually(t, "all watch", patience, func() bool { return d.status().Readers == 3 })
 			_, _ = touch(w.client, "", f.server, 23)
 			_, _ = touch(w.client, "", f.server, 79)
 			d.listed()
@@ -104,7 +104,7 @@ func (w *watcher) next() (e api.Event) {
 				w.t.Errorf("%q: %v", line, err)
 			}
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		w.t.Fatal("no event")
 	}
 	return e

@@ -144,15 +144,34 @@ func (p *program) list() []api.Block {
 	return all
 }
 
-// listed waits until just one source is listed, and returns its block.
+// listed waits until just one source is listed, and returns its block. It asks
+// without a process, which is soon enough for blocks that last a few seconds.
 func (p *program) listed() api.Block {
 	p.t.Helper()
 	var all []api.Block
-	eventually(p.t, "one source is listed", 2*time.Second, func() bool {
-		all = p.list()
+	eventually(p.t, "one source is listed", patience, func() bool {
+		var err error
+		if all, err = p.ask().List(p.t.Context()); err != nil {
+			p.t.Fatal(err)
+		}
 		return len(all) == 1
 	})
 	return all[0]
+}
+
+// expectSources waits until just these sources are listed, in this order.
+func (p *program) expectSources(want ...string) {
+	p.t.Helper()
+	var got []string
+	defer func() {
+		if !slices.Equal(got, want) {
+			p.t.Logf("blocked %v, want %v", got, want)
+		}
+	}()
+	eventually(p.t, "those are listed who should be", patience, func() bool {
+		got = p.sources()
+		return slices.Equal(got, want)
+	})
 }
 
 // sources are those of list.
@@ -220,7 +239,7 @@ func (p *program) run() *daemon {
 		}
 	})
 	buf := make([]byte, 64)
-	_ = ready.SetReadDeadline(time.Now().Add(20 * time.Second))
+	_ = ready.SetReadDeadline(time.Now().Add(patience))
 	n, err := ready.Read(buf)
 	if err != nil || string(buf[:n]) != "READY=1" {
 		p.t.Fatalf("the daemon does not get ready: %q, %v\n%s", buf[:n], err, d.log)
@@ -240,7 +259,7 @@ func (d *daemon) end(signal unix.Signal) int {
 	if err := d.cmd.Process.Signal(signal); err != nil {
 		d.t.Fatal(err)
 	}
-	timer := time.AfterFunc(20*time.Second, func() { _ = d.cmd.Process.Kill() })
+	timer := time.AfterFunc(patience, func() { _ = d.cmd.Process.Kill() })
 	defer timer.Stop()
 	_ = d.ended.Wait() // the exit status tells
 	return d.cmd.ProcessState.ExitCode()
@@ -376,6 +395,10 @@ func expectSilence(t testing.TB, host *netns.Host, from, to string, port int) {
 		t.Errorf("%s to %s port %d reads %q, %v, want no answer", from, to, port, got, err)
 	}
 }
+
+// patience is how long a test waits for what has to come, on the busiest
+// machine. It is no promise: those have bounds of their own.
+const patience = time.Minute
 
 // eventually waits until something is so.
 func eventually(t testing.TB, what string, within time.Duration, so func() bool) {

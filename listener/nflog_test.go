@@ -57,12 +57,12 @@ func runLog(t *testing.T, n *NFLOG, size int) (<-chan Event, func()) {
 	return events, stop
 }
 
-// wasMissed reports whether Missed has told something, within a second.
+// wasMissed reports whether Missed tells something, within a minute.
 func wasMissed(n *NFLOG) bool {
 	select {
 	case <-n.Missed():
 		return true
-	case <-time.After(time.Second):
+	case <-time.After(time.Minute):
 		return false
 	}
 }
@@ -127,7 +127,7 @@ func TestNFLOG(t *testing.T) {
 		got = append(got, next(t, events))
 	}
 	for _, e := range got {
-		if age := time.Since(e.Time); age < 0 || age > 5*time.Second {
+		if age := time.Since(e.Time); age < 0 || age > time.Minute {
 			t.Errorf("event is %v old", age)
 		}
 	}
@@ -218,8 +218,21 @@ func TestNFLOGOverrun(t *testing.T) {
 	if s := n.Stats(); s.Overruns == 0 || s.Lost != 0 || s.Received >= 20*batch {
 		t.Errorf("stats %+v, want overruns, and messages that have not come", s)
 	}
-	send(t, client, tcpNo, "10.9.0.2", "10.9.0.1", tcp(flagSYN))
-	for next(t, events).Protocol != TCP {
+	for end := time.Now().Add(time.Minute); ; {
+		send(t, client, tcpNo, "10.9.0.2", "10.9.0.1", tcp(flagSYN)) // for which there may be no room yet
+		for wait := time.After(200 * time.Millisecond); wait != nil; {
+			select {
+			case e := <-events:
+				if e.Protocol == TCP {
+					return
+				}
+			case <-wait:
+				wait = nil
+			}
+		}
+		if time.Now().After(end) {
+			t.Fatal("nothing is told of after an overrun")
+		}
 	}
 }
 
@@ -288,7 +301,7 @@ func TestNFLOGEnds(t *testing.T) {
 	time.Sleep(10 * time.Millisecond) // until it waits; if it does not yet, the test is easier
 	began := time.Now()
 	stop()
-	if took := time.Since(began); took > time.Second {
+	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("Run took %v to end", took)
 	}
 }

@@ -71,7 +71,7 @@ func change(t testing.TB, m *Monitor) Change {
 	select {
 	case c := <-m.Changes():
 		return c
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("no change was told")
 		return Change{}
 	}

@@ -136,7 +136,7 @@ func follow(t *testing.T, file string) <-chan string {
 
 func await(t *testing.T, looks <-chan string, want string) {
 	t.Helper()
-	late := time.After(20 * time.Second) // less than the look each minute
+	late := time.After(50 * time.Second) // less than the look each minute
 	for {
 		select {
 		case got := <-looks:
@@ -144,7 +144,7 @@ func await(t *testing.T, looks <-chan string, want string) {
 				return
 			}
 		case <-late:
-			t.Fatalf("not seen within 20 s: %s", want)
+			t.Fatalf("not seen within 50 s: %s", want)
 		}
 	}
 }

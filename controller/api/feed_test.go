@@ -97,7 +97,7 @@ func TestWatchSlow(t *testing.T) {
 	}
 	told := 0
 	for lines := bufio.NewScanner(conn); told == 0 && lines.Scan(); {
-		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		_, _ = fmt.Sscanf(lines.Text()[max(0, strings.Index(lines.Text(), `"lost":`)):], `"lost":%d`, &told)

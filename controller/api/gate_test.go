@@ -123,8 +123,8 @@ func closed(conn net.Conn) {
 func TestCrowd(t *testing.T) {
 	const (
 		clients = 1000
-		usual   = 20 * time.Millisecond  // half of the answers
-		enough  = 500 * time.Millisecond // all but 1 in 100: the host may have other things to do; a crowd that is waited for takes patience
+		usual   = patience / 10 // half of the answers: a busy host takes its time, but a crowd that is waited for takes patience
+		enough  = patience / 2  // all but 1 in 100
 	)
 	core, logs := observer.New(zap.InfoLevel)
 	s := serveAs(t, zap.New(core), crowdedGuard{}, nil)
@@ -202,9 +202,9 @@ func (s served) open() int {
 
 func until(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not after 5s: %s: %+v", what, resourcesUsed(t))
+			t.Fatalf("not after a minute: %s: %+v", what, resourcesUsed(t))
 		}
 	}
 }
@@ -225,7 +225,7 @@ func TestPatience(t *testing.T) {
 			began := time.Now()
 			_ = conn.SetReadDeadline(began.Add(patience))
 			closed(conn)
-			if took := time.Since(began); took > 5*short {
+			if took := time.Since(began); took > patience*3/4 { // without the gate's own, it would be that or more
 				t.Errorf("closed after %v, want %v", took, short)
 			}
 			until(t, "the server has no connection", func() bool { return s.open() == 0 })

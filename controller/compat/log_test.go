@@ -48,7 +48,7 @@ func syslogd(t *testing.T, path string) *net.UnixConn {
 func receive(t *testing.T, conn net.Conn) string {
 	t.Helper()
 	buf := make([]byte, 1024)
-	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	n, err := conn.Read(buf)
@@ -113,7 +113,7 @@ func TestLogRestart(t *testing.T) {
 		_ = os.Remove(path)
 		l.Tell("two")
 		l.Tell("three")
-		for deadline := time.Now().Add(10 * time.Second); l.Lost() < 2; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); l.Lost() < 2; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d lost, want 2", l.Lost())
 			}
@@ -138,14 +138,14 @@ func TestLogFull(t *testing.T) {
 		for range 10 * queued {
 			l.Tell(Active)
 		}
-		if took := time.Since(began); took > patience {
+		if took := time.Since(began); took > 10*patience { // for each line
 			t.Errorf("Tell waited: %v", took)
 		}
 		if l.Lost() == 0 {
 			t.Error("nothing was lost")
 		}
 	})
-	if took := time.Since(began); took > 10*patience {
+	if took := time.Since(began); took > 60*patience {
 		t.Errorf("the end took %v", took)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -119,6 +120,7 @@ func (p *process) run(ctx context.Context) ([]byte, error) {
 		return nil, fmt.Errorf("execute: %w", err)
 	}
 	_ = p.write.Close()
+	began, _ := statOf(p.cmd.Process.Pid) // it is there until it is waited for
 	var out capped
 	exited := make(chan struct{})
 	var wg sync.WaitGroup
@@ -132,7 +134,7 @@ func (p *process) run(ctx context.Context) ([]byte, error) {
 	p.signal(unix.SIGKILL)
 	<-exited
 	err := p.cmd.Wait()
-	strays := sweep(p.mark)
+	strays := sweep(p.mark, began.start)
 	_ = p.read.SetReadDeadline(time.Now().Add(killAfter))
 	wg.Wait()
 	return out.Bytes(), errors.Join(ended, err, strays)
@@ -181,12 +183,12 @@ func (c *capped) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{c}, r)
 }
 
-// sweep kills what a run has left behind outside of its process group: it is known by the mark in its environment. What
-// was started meanwhile is found in another round.
-func sweep(mark string) error {
-	for range 50 {
-		found, err := marked(mark)
-		if err != nil || len(found) == 0 {
+// sweep kills what a run that began at a time has left behind outside of its process group: it is known by the mark in
+// its environment. What was started meanwhile is found in another round, and so is what just turns into another program.
+func sweep(mark string, since uint64) error {
+	for rounds, late := 0, time.Now().Add(killAfter); rounds < 50; {
+		found, bare, err := marked(mark)
+		if err != nil {
 			return err
 		}
 		for _, pid := range found {
@@ -194,33 +196,82 @@ func sweep(mark string) error {
 				return err
 			}
 		}
+		switch {
+		case len(found) > 0:
+			rounds++
+		case time.Now().After(late) || !slices.ContainsFunc(bare, func(pid int) bool { return mayTurn(pid, since) }):
+			return nil
+		default:
+			time.Sleep(time.Millisecond)
+		}
 	}
 	return errors.New("processes that the program has started go on starting others")
 }
 
-// marked are the processes with a mark in their environment; of other users, if they may be looked at.
-func marked(mark string) ([]int, error) {
+// marked are the processes with a mark in their environment, and those that show none at all or are gone by now; of other
+// users, if they may be looked at.
+func marked(mark string) (found, bare []int, err error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	names, err := dir.Readdirnames(-1)
 	if err = errors.Join(err, dir.Close()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var out []int
 	for _, name := range names {
-		if pid, err := strconv.Atoi(name); err == nil && hasMark(pid, mark) {
-			out = append(out, pid)
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		switch env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); {
+		case err == nil && len(env) == 0, errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ESRCH):
+			bare = append(bare, pid)
+		case err == nil && isMarked(env, mark):
+			found = append(found, pid)
 		}
 	}
-	return out, nil
+	return found, bare, nil
+}
+
+func isMarked(env []byte, mark string) bool {
+	return strings.Contains("\x00"+string(env), "\x00"+mark+"\x00")
 }
 
 // hasMark says whether a process has a mark in its environment; one that has ended has none.
 func hasMark(pid int, mark string) bool {
 	env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	return err == nil && strings.Contains("\x00"+string(env), "\x00"+mark+"\x00")
+	return err == nil && isMarked(env, mark)
+}
+
+// mayTurn says whether a process that shows no environment may be about to have one: within execve(2) it has none. One
+// that has ended since may have started another.
+func mayTurn(pid int, since uint64) bool {
+	s, err := statOf(pid)
+	return err != nil || s.start >= since && !s.kernel && !s.dead
+}
+
+// A procStat is what proc_pid_stat(5) says of a process.
+type procStat struct {
+	dead   bool   // it has ended, and is waited for
+	kernel bool   // a thread of the kernel
+	start  uint64 // in ticks since the machine has started
+}
+
+// statOf looks at a process. The error is that it is not there.
+func statOf(pid int) (procStat, error) {
+	const flags, start, kthread = 6, 19, 0x00200000 // PF_KTHREAD of include/linux/sched.h; fields are counted from the state
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return procStat{}, err
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) <= start {
+		return procStat{}, fmt.Errorf("process %d: %w", pid, io.ErrUnexpectedEOF)
+	}
+	bits, err1 := strconv.ParseUint(fields[flags], 10, 64)
+	began, err2 := strconv.ParseUint(fields[start], 10, 64)
+	return procStat{strings.ContainsAny(fields[0], "ZXx"), bits&kthread != 0, began}, errors.Join(err1, err2)
 }
 
 // kill kills a process that has a mark, by a handle, since its number may have become that of another.

@@ -215,7 +215,7 @@ func TestTimeout(t *testing.T) {
 			if took := time.Since(began); took > slow {
 				t.Errorf("it took %v", took)
 			}
-			left, err := marked(unique)
+			left, _, err := marked(unique)
 			if err != nil || len(left) > 0 {
 				t.Errorf("processes that are left: %v, %v", left, err)
 			}
@@ -232,7 +232,7 @@ func TestLeftBehind(t *testing.T) {
 	if err != nil || string(out) != "done\n" {
 		t.Errorf("%q, %v", out, err)
 	}
-	if left, err := marked(unique); err != nil || len(left) > 0 {
+	if left, _, err := marked(unique); err != nil || len(left) > 0 {
 		t.Errorf("processes that are left: %v, %v", left, err)
 	}
 }
@@ -400,9 +400,9 @@ func TestMarked(t *testing.T) {
 		_, err := tr.run(t.Context(), command{path: path, env: []string{"A=B=c", "X=" + dir}})
 		ended <- err
 	}()
-	until(t, "the program runs", func() bool { found, _ := marked("X=" + dir); return len(found) > 0 })
+	until(t, "the program runs", func() bool { found, _, _ := marked("X=" + dir); return len(found) > 0 })
 	for _, mark := range []string{"B=c", "X=" + dir[:len(dir)-1], "=" + dir} {
-		if found, err := marked(mark); err != nil || len(found) > 0 {
+		if found, _, err := marked(mark); err != nil || len(found) > 0 {
 			t.Errorf("%s is found in %v, %v", mark, found, err)
 		}
 	}

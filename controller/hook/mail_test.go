@@ -153,11 +153,8 @@ func (f *fakeServer) talk(conn net.Conn, b behaviour) {
 			say(or(b.rcpt, "250 ok"))
 		case "DATA":
 			say("354 go")
-			if b.dropData {
-				return
-			}
 			text, ok := readData(r)
-			if !ok {
+			if !ok || b.dropData { // with nothing left to read, or the connection would be reset
 				return
 			}
 			f.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,11 +25,13 @@ const (
 	writeWithin = 10 * time.Second // a scrape may take, until the client has read it
 )
 
-// Run serves the metrics on a listener until ctx ends, and then returns nil.
-// It closes the listener.
+// Run serves the metrics on a listener until ctx ends, and then returns nil. It
+// closes the listener, and waits for those who are being answered.
 func (m *Metrics) Run(ctx context.Context, l net.Listener) error {
+	answers := &door{next: m.handler()}
+	defer answers.shut()
 	web := &http.Server{
-		Handler:     m.handler(),
+		Handler:     answers,
 		ReadTimeout: readWithin, ReadHeaderTimeout: readWithin, WriteTimeout: writeWithin,
 		MaxHeaderBytes:               maxHeader,
 		DisableGeneralOptionsHandler: true,
@@ -67,6 +70,26 @@ func (m *Metrics) errorLog() *stdlog.Logger {
 	l, _ := zap.NewStdLogAt(m.log, zap.WarnLevel) // the level is one
 	return l
 }
+
+// A door leads to a handler until it is shut.
+type door struct {
+	next http.Handler
+	mu   sync.RWMutex // read-locked by each who is inside, locked for ever when it is shut
+}
+
+// ServeHTTP may be called by many at once.
+func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !d.mu.TryRLock() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	defer d.mu.RUnlock()
+	d.next.ServeHTTP(w, r)
+}
+
+// shut lets nobody in any more, and waits until all are out: http.Server.Close
+// closes their connections, and does not wait.
+func (d *door) shut() { d.mu.Lock() }
 
 // turns lets a few gather at once. Who writes to a client that does not read
 // takes no turn.

@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +134,43 @@ func TestCrowd(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEndWaits ends while somebody is being answered: it waits for that, and lets nobody else in.
+func TestEndWaits(t *testing.T) {
+	inside, leave, out := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	d := &door{next: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		close(inside)
+		<-leave
+		close(out)
+	})}
+	var g errgroup.Group
+	g.Go(func() error { d.ServeHTTP(httptest.NewRecorder(), nil); return nil })
+	<-inside
+	g.Go(func() error {
+		d.shut()
+		select {
+		case <-out:
+			return nil
+		default:
+			return errors.New("it does not wait")
+		}
+	})
+	code := 0
+	for code != http.StatusServiceUnavailable { // as soon as it is being shut
+		late := httptest.NewRecorder()
+		if !d.mu.TryRLock() {
+			d.ServeHTTP(late, nil)
+			code = late.Code
+			continue
+		}
+		d.mu.RUnlock()
+		runtime.Gosched()
+	}
+	close(leave)
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 }
 

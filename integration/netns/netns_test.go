@@ -206,8 +206,8 @@ func TestAddrThousand(t *testing.T) {
 	}
 	start := time.Now()
 	a.Addr(t, "eth0", prefixes...)
-	if took := time.Since(start); took > time.Second {
-		t.Errorf("1,000 addresses: want less than a second, got %s", took)
+	if took := time.Since(start); took > 30*time.Second { // duplicate address detection would take a second for each
+		t.Errorf("1,000 addresses: want less than half a minute, got %s", took)
 	}
 	var got int
 	a.Do(t, func() {
@@ -252,7 +252,7 @@ func TestRoutedPath(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		c, err := client.Dial(ctx, "tcp", l.Addr().String(), "")
 		if err != nil {

@@ -264,7 +264,11 @@ func (t *trial) expectSilence(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = t.world.dial(ctx, t.family, t.source, t.world.port, silence)
+	within := silence
+	if t.cfg.Block.Action == conf.Reject {
+		within = answering
+	}
+	err = t.world.dial(ctx, t.family, t.source, t.world.port, within)
 	after, cerr := t.table.Counters()
 	if cerr != nil {
 		return cerr
