@@ -3,6 +3,7 @@ package conf
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os/user"
 	"path/filepath"
@@ -79,6 +80,9 @@ func group(value any) (string, error) {
 	_, err = user.LookupGroup(s)
 	if errors.As(err, &unknown) {
 		return "", errors.New(`this host has no such group: add it, see groupadd(8), or write "" for none`)
+	}
+	if errors.Is(err, fs.ErrPermission) { // a daemon in its sandbox reads the file again: the group is what it has been
+		return s, nil
 	}
 	if err != nil {
 		return "", fmt.Errorf("look up the group: %w", err)

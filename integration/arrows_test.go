@@ -15,11 +15,12 @@ import (
 // arrows point down only.
 var arrows = map[string][]string{
 	"cmd/nftsentry": {
-		"cmd/nftsentry/internal/doctor", "cmd/nftsentry/internal/selftest", "cmd/nftsentry/internal/top", "conf", "conf/ignore",
+		"cmd/nftsentry/internal/doctor", "cmd/nftsentry/internal/sandbox", "cmd/nftsentry/internal/selftest", "cmd/nftsentry/internal/top", "conf", "conf/ignore",
 		"conf/portsentry", "controller", "controller/api", "controller/compat", "controller/hook", "controller/host",
 		"controller/metrics", "controller/tally", "controller/trace", "integration/namespace", "listener", "nft", "state",
 	},
-	"cmd/nftsentry/internal/doctor":   {"conf", "controller/api", "controller/host", "nft", "nft/survey", "state", "integration/namespace"},
+	"cmd/nftsentry/internal/doctor":   {"cmd/nftsentry/internal/sandbox", "conf", "controller/api", "controller/host", "nft", "nft/survey", "state", "integration/namespace"},
+	"cmd/nftsentry/internal/sandbox":  {},
 	"cmd/nftsentry/internal/selftest": {"conf", "controller/api", "nft", "integration/namespace", "integration/packet"},
 	"cmd/nftsentry/internal/top":      {"conf", "controller/api"},
 	"conf":                            {},

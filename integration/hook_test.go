@@ -165,15 +165,17 @@ func TestHookRefused(t *testing.T) {
 	p := newProgram(t, w.server, "")
 	dir := p.trusted()
 	script(t, dir, "notify", "")
+	script(t, dir, "well", "")
 	if err := os.Chmod(filepath.Join(dir, "notify"), 0o777); err != nil {
 		t.Fatal(err)
 	}
+	p.configure("[[hook.exec]]\ncommand = [\"/mnt/well\"]\n")
 	d := p.run()
 	p.configure("[[hook.exec]]\ncommand = [\"/mnt/notify\"]\n")
 	if r := d.command("reload"); r.code == 0 || !strings.Contains(r.stderr, "hook.exec[0]") || !strings.Contains(r.stderr, "/mnt/notify") {
 		t.Errorf("reload: %+v", r)
 	}
-	if got := d.status().Hooks; len(got) != 0 {
+	if got := d.status().Hooks; len(got) != 1 || !strings.Contains(got[0].What, "/mnt/well") {
 		t.Errorf("hooks %+v", got)
 	}
 	_, _ = touch(w.client, "", server4, 23)

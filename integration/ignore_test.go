@@ -222,7 +222,8 @@ func TestIgnoreFilesAppear(t *testing.T) {
 func TestIgnoreFilesReload(t *testing.T) {
 	w := newWorld(t)
 	serve(t, w.server, ":80", "welcome")
-	one, two := newIgnoreFile(t, "one"), newIgnoreFile(t, "two")
+	one := newIgnoreFile(t, "one")
+	two := ignoreFile{t, filepath.Join(filepath.Dir(one.path), "two")}
 	one.write("192.0.2.1\n")
 	two.write("10.8.0.0/24\n")
 	d := guard(t, w.server, ignoring(one))

@@ -209,6 +209,7 @@ type daemon struct {
 	*program
 	cmd   *exec.Cmd
 	log   *lockedBuffer
+	notes *lockedBuffer  // what the service manager was told
 	ended errgroup.Group // waits for the process
 }
 
@@ -221,7 +222,7 @@ func (p *program) run() *daemon {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	d := &daemon{program: p, log: &lockedBuffer{}}
+	d := &daemon{program: p, log: &lockedBuffer{}, notes: &lockedBuffer{}}
 	command := append(slices.Clone(p.wrap), os.Getenv(programEnv), "run", "-c", p.conf)
 	d.cmd = p.host.Command(command[0], command[1:]...)
 	d.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify)
@@ -238,11 +239,28 @@ func (p *program) run() *daemon {
 			p.t.Logf("log of the daemon:\n%s", d.log)
 		}
 	})
-	buf := make([]byte, 64)
-	_ = ready.SetReadDeadline(time.Now().Add(patience))
-	n, err := ready.Read(buf)
-	if err != nil || string(buf[:n]) != "READY=1" {
-		p.t.Fatalf("the daemon does not get ready: %q, %v\n%s", buf[:n], err, d.log)
+	heard := make(chan string, 1) // the first message
+	d.ended.Go(func() error {
+		defer close(heard)
+		for buf := make([]byte, 4096); ; {
+			n, err := ready.Read(buf)
+			if err != nil {
+				return nil // the program has ended
+			}
+			fmt.Fprintf(d.notes, "%s\n", buf[:n])
+			select {
+			case heard <- string(buf[:n]):
+			default:
+			}
+		}
+	})
+	first := ""
+	select {
+	case first = <-heard:
+	case <-time.After(patience):
+	}
+	if first != "READY=1" {
+		p.t.Fatalf("the daemon does not get ready: %q\n%s", first, d.log)
 	}
 	return d
 }

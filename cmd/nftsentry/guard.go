@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"nftsentry/cmd/nftsentry/internal/sandbox"
 	"nftsentry/conf"
 	"nftsentry/conf/ignore"
 	"nftsentry/controller"
@@ -66,6 +67,8 @@ type guard struct {
 	ended      atomic.Bool      // the controller has
 	metrics    *metrics.Metrics // nil if they are off
 	scrapes    net.Listener     // as metrics
+	box        *sandbox.Sandbox // nil for none
+	unboxed    string           // why there is none
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -83,6 +86,7 @@ func openGuard(load func() (conf.Config, string, error), out *output) (*guard, e
 	g.file.Store(&file)
 	for _, open := range []func(conf.Config) error{
 		g.lock, g.openHooks, g.openSocket, g.openMetrics, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openIgnored, g.openController,
+		g.enterSandbox,
 	} {
 		if err := open(cfg); err != nil {
 			return nil, errors.Join(err, g.close())
@@ -269,6 +273,9 @@ func (g *guard) run(ctx context.Context, hup <-chan os.Signal) error {
 	return err
 }
 
+// extraTasks run beside the parts. A release has none: see intrusion.go.
+var extraTasks []func(context.Context) error
+
 // runTasks runs the parts until ctx ends or one of them fails.
 func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	events := make(chan listener.Event, eventQueue)
@@ -278,6 +285,7 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.nflog.Run(ctx, events) })
 	tasks.Go(func() error { return g.monitor.Run(ctx) })
 	tasks.Go(func() error { return g.reloadOn(ctx, hup) })
+	tasks.Go(func() error { return g.attend(ctx) })
 	tasks.Go(func() error { return g.remember(ctx) })
 	tasks.Go(func() error { return ended(ctx, g.syncHooks(ctx)) })
 	tasks.Go(func() error { return g.tally.Run(ctx) })
@@ -286,6 +294,9 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	tasks.Go(func() error { return g.socket.Run(ctx, g.controller, g) })
 	if g.metrics != nil {
 		tasks.Go(func() error { return g.metrics.Run(ctx, g.scrapes) })
+	}
+	for _, task := range extraTasks {
+		tasks.Go(func() error { return task(ctx) })
 	}
 	return tasks.Wait()
 }
@@ -360,11 +371,4 @@ func (g *guard) announce() {
 	)
 	g.notify(daemon.SdNotifyReady)
 	g.compatLine(compat.Active)
-}
-
-// notify tells the service manager, if there is one.
-func (g *guard) notify(what string) {
-	if _, err := daemon.SdNotify(false, what); err != nil {
-		g.log.Warn("cannot tell the service manager", zap.String("what", what), zap.Error(err))
-	}
 }

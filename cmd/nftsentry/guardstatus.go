@@ -31,6 +31,7 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Files: len(cfg.Ignore.Files), Listed: list.list.Len(), Events: stats.Ignored},
 		Mended:   stats.Mended,
 		Hooks:    hookStatus(g.hooks.Stats()),
+		Sandbox:  g.sandboxStatus(),
 		Readers:  g.socket.Feed().Readers(),
 		Problems: []string{},
 		Logged:   protocols(*cfg, conf.RespondLog),
@@ -50,6 +51,7 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 		s.Problems = append(s.Problems, "nothing is noticed or blocked until \"nftsentry resume\"")
 	}
 	s.Problems = append(s.Problems, list.problems()...)
+	s.Problems = append(s.Problems, g.sandboxProblems()...)
 	for _, reason := range stats.Doubts {
 		s.Problems = append(s.Problems, "unproven evidence makes no blocks for now: "+reason)
 	}

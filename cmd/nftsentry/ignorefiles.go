@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 
 	"go.uber.org/zap"
@@ -39,7 +40,11 @@ func (g *guard) openIgnored(cfg conf.Config) error {
 func (g *guard) lookAtIgnored(ctx context.Context) (done bool) {
 	g.mu.Lock() // a reload reads them too
 	defer g.mu.Unlock()
-	list, err := ignore.Read(g.cfg.Load().Ignore.Files)
+	cfg := g.cfg.Load()
+	list, err := ignore.Read(cfg.Ignore.Files)
+	if errors.Is(err, fs.ErrPermission) {
+		err = errors.Join(err, g.outside(*cfg))
+	}
 	old := g.list.Load()
 	switch {
 	case err != nil:

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"nftsentry/cmd/nftsentry/internal/sandbox"
 	"nftsentry/conf"
 	"nftsentry/conf/portsentry"
 	"nftsentry/controller/host"
@@ -133,7 +134,10 @@ func (t *takeover) store(entries []portsentry.Entry, out *output) (err error) {
 	if err := s.Run(done); err != nil {
 		return err
 	}
-	return t.mergeHistory(filepath.Join(t.cfg.State.Dir, historyName))
+	if err := t.mergeHistory(filepath.Join(t.cfg.State.Dir, historyName)); err != nil {
+		return err
+	}
+	return sandbox.Adopt(t.cfg.State.Dir) // by the user of the daemon
 }
 
 // save hands in the blocks.

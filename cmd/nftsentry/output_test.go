@@ -66,7 +66,7 @@ func TestStatusOutput(t *testing.T) {
 		Version: "1.0", PID: 42, Started: time.Now(), Mode: "enforce", State: "/var/lib/nftsentry",
 		Decoys: api.Decoys{Ports: 28, Listener: 1023, Connections: 1}, Blocks: api.Blocks{Live: 2, Made: 3, Unproven: 1, Ended: 1},
 		Watched: api.Watched{TCP: 1010, UDP: 2, Served: 3, Probes: 7},
-		Dropped: api.Dropped{Packets: 4, Bytes: 220}, Ignored: api.Ignored{Prefixes: 11}, Problems: []string{"the disk is full"},
+		Dropped: api.Dropped{Packets: 4, Bytes: 220}, Ignored: api.Ignored{Prefixes: 11}, Sandbox: api.Sandbox{Landlock: 7}, Problems: []string{"the disk is full"},
 	}
 	if err := (&output{data: &data}).status(s); err != nil {
 		t.Fatal(err)
@@ -80,6 +80,7 @@ blocked        2 sources now; 3 made (1 unproven) and 1 ended since the start
 dropped        4 packets, 220 bytes
 ignored        11 addresses and prefixes
 state          /var/lib/nftsentry
+sandbox        Landlock, ABI 7: no files but its own, and no programs
 problem        the disk is full
 `
 	if got := data.String(); got != want {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -76,7 +77,9 @@ func describeFile(file string) string {
 // Reload reads the configuration again and takes it over, but for the keys
 // that it returns, which wait for a restart. An error changes nothing.
 func (g *guard) Reload(ctx context.Context) (api.Reloaded, error) {
+	over := g.notifyReload()
 	r, err := g.reload(ctx)
+	over()
 	if g.metrics != nil {
 		g.metrics.Reloaded(err == nil)
 	}
@@ -87,6 +90,12 @@ func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	cfg, file, err := g.load()
+	if errors.Is(err, fs.ErrPermission) {
+		err = g.outsideFile(file, err)
+	}
+	if err == nil {
+		err = g.outside(cfg)
+	}
 	if err != nil {
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, &api.RequestError{Err: err}

@@ -68,6 +68,7 @@ func (o *output) status(s api.Status) error {
 		{"dropped", fmt.Sprintf("%d packets, %d bytes", s.Dropped.Packets, s.Dropped.Bytes)},
 		{"ignored", ignored(s.Ignored)},
 		{"state", s.State},
+		{"sandbox", sandboxLine(s.Sandbox)},
 	}
 	for _, h := range s.Hooks {
 		rows = append(rows, [2]string{"hook", hookLine(h)})

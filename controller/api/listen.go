@@ -82,7 +82,20 @@ func makeFolder(dir string, gid int) error {
 	if err != nil {
 		return err
 	}
-	return os.Chown(dir, -1, gid)
+	return give(dir, gid)
+}
+
+// give gives a file to a group, -1 for none, unless it has it already.
+func give(path string, gid int) error {
+	var st unix.Stat_t
+	if gid < 0 || unix.Lstat(path, &st) == nil && int(st.Gid) == gid {
+		return nil
+	}
+	err := os.Lchown(path, -1, gid)
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: only root can give it to the group: make that the group of the daemon, such as by Group= of its service", err)
+	}
+	return err
 }
 
 // ours tells whether a folder looks as one that an earlier run has made:
@@ -148,7 +161,7 @@ func listen(path string, gid int) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.Chown(path, -1, gid), os.Chmod(path, 0o660)); err != nil {
+	if err := errors.Join(give(path, gid), os.Chmod(path, 0o660)); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil

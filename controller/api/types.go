@@ -197,6 +197,7 @@ type Status struct {
 	Mended  uint64    `json:"mended"`  // times that the table was made again after others had touched it
 	Readers int       `json:"readers"` // who watch events now
 	Hooks   []Hook    `json:"hooks"`
+	Sandbox Sandbox   `json:"sandbox"`
 	// Problems says what is not as it should be, a sentence each.
 	Problems []string `json:"problems"`
 }
@@ -236,6 +237,12 @@ type Blocks struct {
 	Would    uint64 `json:"would"`    // that were only logged, in observe mode or by respond = "log"
 	Failed   uint64 `json:"failed"`   // that the kernel refused at first
 	Evicted  uint64 `json:"evicted"`  // that had to make room for others
+}
+
+// Sandbox is what the daemon has taken from itself.
+type Sandbox struct {
+	Landlock int    `json:"landlock"` // version of the kernel's interface (ABI) by which it has no files but its own; 0 if it has all that its user has
+	Reason   string `json:"reason"`   // of a 0; "" otherwise
 }
 
 // Hook is what has become of the events of one hook since it was configured.

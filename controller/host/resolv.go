@@ -19,6 +19,9 @@ const (
 	netManagerConf = "/run/NetworkManager/no-stub-resolv.conf"
 )
 
+// ResolvFiles are the files that may name the resolvers of the host. They are read again whenever one of them changes.
+func ResolvFiles() []string { return []string{resolvConf, resolvedConf, netManagerConf} }
+
 // resolvLimit is how many bytes of a resolv.conf are read.
 const resolvLimit = 1 << 20
 

@@ -60,7 +60,7 @@ func Examine(ctx context.Context, s Subject) []Finding {
 	var all []Finding
 	for _, c := range []func(context.Context) []Finding{
 		e.checkConfig, e.checkIgnored, e.checkHooks, e.checkRights, e.checkKernel, e.checkFeatures, e.checkTable, e.checkChains, e.checkPrograms, e.checkLegacy,
-		e.checkIPv6, e.checkConntrack, e.checkGroups, e.checkState, e.checkDaemon, e.checkClock, e.checkGuards, e.checkSSH,
+		e.checkIPv6, e.checkConntrack, e.checkGroups, e.checkState, e.checkDaemon, e.checkSandbox, e.checkClock, e.checkGuards, e.checkSSH,
 		e.checkDecoys,
 	} {
 		all = append(all, c(ctx)...)

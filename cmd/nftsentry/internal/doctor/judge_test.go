@@ -303,6 +303,16 @@ func TestJudgeDaemon(t *testing.T) {
 	}, judgeDaemon(s, nil, "2", "/s")...)
 }
 
+func TestJudgeSandbox(t *testing.T) {
+	none := errors.New("this kernel has no Landlock")
+	expect(t, "in it", []string{"ok: the daemon has no files but its own (Landlock, ABI 7)"}, judgeSandbox(api.Sandbox{Landlock: 7}, true, 7, nil))
+	expect(t, "old", []string{"warning: the daemon has no files but its own (Landlock, ABI 2)"}, judgeSandbox(api.Sandbox{Landlock: 2}, true, 2, nil))
+	expect(t, "hooks", []string{"warning: the daemon has all files of its user: hooks"}, judgeSandbox(api.Sandbox{Reason: "hooks"}, true, 7, nil))
+	expect(t, "no daemon", []string{"ok: Landlock, ABI 7"}, judgeSandbox(api.Sandbox{}, false, 7, nil))
+	expect(t, "no Landlock", []string{"warning: this kernel has no Landlock"}, judgeSandbox(api.Sandbox{}, false, 0, none))
+	expect(t, "no Landlock, daemon", []string{"warning: this kernel has no Landlock"}, judgeSandbox(api.Sandbox{Reason: "x"}, true, 0, none))
+}
+
 func TestJudgeClock(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	expect(t, "well", []string{"ok: synchronised"}, judgeClock(now, now.Add(-time.Hour), true))
