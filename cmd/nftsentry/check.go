@@ -88,7 +88,7 @@ func checkHost(cfg conf.Config) []hostCheck {
 		{"rights", checkRights},
 		{"kernel", func() error { return checkKernel(cfg) }},
 	}
-	if hooks := (&guard{}).hookConfig(cfg.Hook); len(hooks.Exec)+len(hooks.Mail)+len(hooks.Webhook) > 0 || hooks.HostsDeny != nil {
+	if hooks := hookConfig(cfg.Hook, nil); len(hooks.Exec)+len(hooks.Mail)+len(hooks.Webhook) > 0 || hooks.HostsDeny != nil {
 		checks = append(checks, hostCheckOf{"hooks", func() error {
 			_, err := hook.New(hooks, zap.NewNop())
 			return err

@@ -22,7 +22,6 @@ import (
 	"nftsentry/controller"
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
-	"nftsentry/controller/hook"
 	"nftsentry/controller/host"
 	"nftsentry/controller/metrics"
 	"nftsentry/controller/tally"
@@ -60,7 +59,7 @@ type guard struct {
 	facts      host.Facts
 	controller *controller.Controller
 	compat     *compat.Log
-	hooks      *hook.Runner
+	hooks      hooks
 	trace      *trace.Log
 	tally      *tally.Keeper
 	ended      atomic.Bool      // the controller has

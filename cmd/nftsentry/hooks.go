@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/user"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -16,9 +19,21 @@ import (
 	"nftsentry/state"
 )
 
+// Hooks are told of what happens: a *hook.Runner in this process, or a
+// *remote.Client of one in another.
+type hooks interface {
+	Tell(e hook.Event)
+	Sync(live []hook.Event)
+	Prepare(ctx context.Context, cfg hook.Config) (hook.Prepared, error)
+	Stats() []hook.Stat
+	Run(ctx context.Context) error
+}
+
+var _ hooks = (*hook.Runner)(nil)
+
 // openHooks checks what the hooks need, before anything is blocked.
 func (g *guard) openHooks(cfg conf.Config) (err error) {
-	g.hooks, err = hook.New(g.hookConfig(cfg.Hook), g.log.Named("hook"))
+	g.hooks, err = hook.New(hookConfig(cfg.Hook, g.programRan), g.log.Named("hook"))
 	return err
 }
 
@@ -49,21 +64,6 @@ func (g *guard) resync() {
 // syncWithin is how long the controller may take to tell of all blocks.
 const syncWithin = 10 * time.Second
 
-// configureHooks takes over other hooks, and gives back what takes over the old
-// ones again.
-func (g *guard) configureHooks(cfg conf.Config) (back func(), err error) {
-	old := g.hookConfig(g.cfg.Load().Hook)
-	if err := g.hooks.Configure(g.hookConfig(cfg.Hook)); err != nil {
-		return nil, err
-	}
-	return func() {
-		if err := g.hooks.Configure(old); err != nil {
-			g.log.Error("hooks cannot be put back as they were: reload again", zap.Error(err))
-		}
-		g.resync()
-	}, nil
-}
-
 // tellHooks has the hooks told what they are for.
 func (g *guard) tellHooks(n controller.Notice) {
 	on, ok := map[controller.What]hook.On{
@@ -86,9 +86,10 @@ func hookEvent(on hook.On, b state.Block, reason string) hook.Event {
 	return e
 }
 
-// hookConfig is the configuration in the words of the hooks.
-func (g *guard) hookConfig(c conf.Hook) hook.Config {
-	out := hook.Config{ModeTCP: c.ModeTCP, ModeUDP: c.ModeUDP, Ran: g.programRan}
+// hookConfig is the configuration in the words of the hooks. Ran is told of
+// each program that has run; nil for nobody.
+func hookConfig(c conf.Hook, ran func(e hook.Event, command string)) hook.Config {
+	out := hook.Config{ModeTCP: c.ModeTCP, ModeUDP: c.ModeUDP, Ran: ran}
 	for _, e := range c.Exec {
 		out.Exec = append(out.Exec, hook.Exec{Common: hookCommon(e.HookCommon), Command: e.Command, Before: e.Before})
 	}
@@ -104,9 +105,29 @@ func (g *guard) hookConfig(c conf.Hook) hook.Config {
 		})
 	}
 	if d := c.HostsDeny; d != nil {
-		out.HostsDeny = &hook.HostsDeny{Line: d.Line, File: d.File}
+		out.HostsDeny = &hook.HostsDeny{Line: d.Line, File: d.File, Owner: denyOwner()}
 	}
 	return out
+}
+
+// hookUser is the user that the hook service runs as, where it is installed.
+const hookUser = "nftsentry-hook"
+
+// denyOwner is whose a file in place of hosts.deny may be, besides root's: that
+// of the hook service, whether it asks or root does; 0 if there is none.
+func denyOwner() uint32 {
+	if id := os.Geteuid(); id != 0 {
+		return uint32(id)
+	}
+	u, err := user.Lookup(hookUser)
+	if err != nil {
+		return 0
+	}
+	id, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(id)
 }
 
 func hookCommon(c conf.HookCommon) hook.Common {

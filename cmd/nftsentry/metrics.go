@@ -9,7 +9,6 @@ import (
 
 	"nftsentry/conf"
 	"nftsentry/controller"
-	"nftsentry/controller/hook"
 	"nftsentry/controller/metrics"
 	"nftsentry/nft"
 )
@@ -35,7 +34,7 @@ func (g *guard) openMetrics(cfg conf.Config) (err error) {
 
 // hookStats are what the hooks have to say of themselves, by their places in
 // the configuration: what they run or reach is no label.
-type hookStats struct{ hooks *hook.Runner }
+type hookStats struct{ hooks hooks }
 
 // HookStats are those of all hooks.
 func (h hookStats) HookStats() []metrics.HookStat {

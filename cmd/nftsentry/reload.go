@@ -103,15 +103,18 @@ func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 	if err != nil {
 		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
 	}
-	back, err := g.configureHooks(cfg)
+	hooks, err := g.hooks.Prepare(ctx, hookConfig(cfg.Hook, g.programRan))
 	if err != nil {
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, &api.RequestError{Err: err}
 	}
 	if err := g.controller.Reconfigure(ctx, controllerConfig(cfg, table, read), serving); err != nil {
-		back()
+		hooks.Abort()
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, err
+	}
+	if err := hooks.Commit(ctx); err != nil {
+		g.log.Error("hooks may have their old configuration: reload again", zap.Error(err))
 	}
 	g.decoy.SetBanner(cfg.TCP.Banner)
 	g.level.SetLevel(cfg.Log.Level)
