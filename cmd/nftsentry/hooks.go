@@ -15,6 +15,7 @@ import (
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
 	"nftsentry/controller/hook"
+	"nftsentry/controller/hook/remote"
 	"nftsentry/listener"
 	"nftsentry/state"
 )
@@ -29,10 +30,19 @@ type hooks interface {
 	Run(ctx context.Context) error
 }
 
-var _ hooks = (*hook.Runner)(nil)
+var (
+	_ hooks = (*hook.Runner)(nil)
+	_ hooks = (*remote.Client)(nil)
+)
 
-// openHooks checks what the hooks need, before anything is blocked.
+// openHooks checks what the hooks need, before anything is blocked. A service
+// checks that itself, and need not be there.
 func (g *guard) openHooks(cfg conf.Config) (err error) {
+	if g.hookSocket != "" {
+		g.service = remote.New(remote.Config{Socket: g.hookSocket, Resync: g.resyncService}, g.log.Named("hook"))
+		g.hooks = g.service
+		return nil
+	}
 	g.hooks, err = hook.New(hookConfig(cfg.Hook, g.programRan), g.log.Named("hook"))
 	return err
 }
@@ -57,6 +67,14 @@ func (g *guard) resync() {
 	ctx, cancel := context.WithTimeout(context.Background(), syncWithin)
 	defer cancel()
 	if err := g.syncHooks(ctx); err != nil {
+		g.log.Warn("hosts.deny was not looked through: reload again", zap.Error(err))
+	}
+}
+
+// resyncService has hosts.deny follow the blocks in a hook service that may have
+// missed some.
+func (g *guard) resyncService(ctx context.Context) {
+	if err := ended(ctx, g.syncHooks(ctx)); err != nil {
 		g.log.Warn("hosts.deny was not looked through: reload again", zap.Error(err))
 	}
 }
@@ -150,6 +168,44 @@ func hookStatus(stats []hook.Stat) []api.Hook {
 		out = append(out, api.Hook(s))
 	}
 	return out
+}
+
+// serviceStatus is how the hook service is reached; nil if there is none.
+func (g *guard) serviceStatus() *api.HookService {
+	if g.service == nil {
+		return nil
+	}
+	h := g.service.Health()
+	s := &api.HookService{Socket: h.Socket, Waiting: h.Waiting, Dropped: h.Dropped}
+	if h.Away != nil {
+		s.Problem, s.Since = h.Away.Error(), h.Since.UTC().Truncate(time.Second)
+	}
+	return s
+}
+
+// problem says of a service that does not answer what that means; "" of others.
+func hookProblem(s *api.HookService) string {
+	if s == nil || s.Problem == "" {
+		return ""
+	}
+	return fmt.Sprintf("hooks are not told, and blocks go on: %s; %s", s.Problem, waitingLine(*s))
+}
+
+// waitingLine is what has become of events that a service does not know of.
+func waitingLine(s api.HookService) string {
+	line := plural(s.Waiting, "event") + " in the queue"
+	if s.Dropped > 0 {
+		line += fmt.Sprintf(", %d dropped", s.Dropped)
+	}
+	return line
+}
+
+// serviceLine is the service as a person sees it.
+func serviceLine(s api.HookService) string {
+	if s.Problem != "" {
+		return fmt.Sprintf("%s does not answer since %s; %s", s.Socket, s.Since.Format(time.RFC3339), waitingLine(s))
+	}
+	return fmt.Sprintf("%s answers; %s", s.Socket, waitingLine(s))
 }
 
 // hookLine is a hook as a person sees it.

@@ -88,6 +88,9 @@ func (g *guard) reading(ctx context.Context) (metrics.Reading, error) {
 	}
 	r := readingOf(*g.cfg.Load(), stats)
 	r.Degraded = g.store.Degraded() != nil
+	if s := g.serviceStatus(); s != nil {
+		r.HookService = &metrics.HookService{Up: s.Problem == "", Waiting: s.Waiting, Dropped: s.Dropped}
+	}
 	n, d := g.nflog.Stats(), g.decoy.Stats()
 	r.NFLOG = metrics.NFLOG{Messages: n.Received, Lost: n.Lost, Overruns: n.Overruns, Malformed: n.Malformed}
 	r.Decoy = metrics.Decoy{Connections: d.Accepted, Lost: d.Lost, Starved: d.Starved}

@@ -23,7 +23,9 @@ func newReload(o *options) *cobra.Command {
 does. All of it takes effect in one transaction, or nothing: a file with a
 mistake changes nothing, and is told of here.
 
-What cannot change while the daemon runs is named, and waits for a restart.`,
+What cannot change while the daemon runs is named, and waits for a restart. Where
+a service of its own runs the hooks, it reads the file too; one that does not
+answer is named, and reads it once it is back.`,
 		Example: "  nftsentry check && nftsentry reload",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -45,6 +47,9 @@ What cannot change while the daemon runs is named, and waits for a restart.`,
 			}
 			for _, key := range r.Restart {
 				o.out.message(fmt.Errorf("%s has changed: it waits for a restart of the daemon", key))
+			}
+			for _, w := range r.Warnings {
+				o.out.message(errors.New(w))
 			}
 			_, err = fmt.Fprintf(o.out.data, "reloaded %s\n", describeFile(r.Config))
 			return err
@@ -113,8 +118,10 @@ func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, err
 	}
+	var warnings []string
 	if err := hooks.Commit(ctx); err != nil {
-		g.log.Error("hooks may have their old configuration: reload again", zap.Error(err))
+		warnings = append(warnings, err.Error())
+		g.log.Warn("not all is reloaded", zap.Error(err))
 	}
 	g.decoy.SetBanner(cfg.TCP.Banner)
 	g.level.SetLevel(cfg.Log.Level)
@@ -124,7 +131,7 @@ func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 	g.file.Store(&file)
 	g.resync()
 	g.log.Info("reload", zap.String("config", describeFile(file)), zap.Strings("restart", restart))
-	return api.Reloaded{Config: file, Restart: restart}, nil
+	return api.Reloaded{Config: file, Restart: restart, Warnings: warnings}, nil
 }
 
 // keep puts back what cannot change while the daemon runs with a decoy

@@ -9,7 +9,8 @@ import (
 )
 
 func newRun(o *options) *cobra.Command {
-	return &cobra.Command{
+	var hookSocket string
+	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Guard this host, in the foreground, until SIGTERM or SIGINT",
 		Long: `Run guards this host in the foreground. Without a configuration file the
@@ -32,11 +33,13 @@ has it read its configuration again, as "nftsentry reload" does.`,
 			hup := make(chan os.Signal, 1) // one that waits stands for all that come meanwhile
 			signal.Notify(hup, unix.SIGHUP)
 			defer signal.Stop(hup)
-			g, err := openGuard(o.load, o.out)
+			g, err := openGuard(o.load, o.out, hookSocket)
 			if err != nil {
 				return err
 			}
 			return g.run(ctx, hup)
 		},
 	}
+	cmd.Flags().StringVar(&hookSocket, "hook-socket", "", "have hooks run by \"nftsentry hook\", which is at this `socket`, and not by this process")
+	return cmd
 }

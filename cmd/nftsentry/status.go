@@ -69,6 +69,9 @@ func (o *output) status(s api.Status) error {
 		{"ignored", ignored(s.Ignored)},
 		{"state", s.State},
 	}
+	if s.Service != nil {
+		rows = append(rows, [2]string{"hooks", serviceLine(*s.Service)})
+	}
 	for _, h := range s.Hooks {
 		rows = append(rows, [2]string{"hook", hookLine(h)})
 	}
