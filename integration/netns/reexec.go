@@ -24,12 +24,15 @@ var errMissing = errors.New("TestMain does not call netns.Main")
 func Main(m *testing.M) { os.Exit(Run(m)) }
 
 // MainAsRoot is Main without a user namespace, for tests that need several users: only root can have that.
-func MainAsRoot(m *testing.M) {
+func MainAsRoot(m *testing.M) { os.Exit(RunAsRoot(m)) }
+
+// RunAsRoot is Run for such tests.
+func RunAsRoot(m *testing.M) int {
 	asRoot = true
-	Main(m)
+	return Run(m)
 }
 
-// asRoot says whether MainAsRoot was called, before any test runs.
+// asRoot says whether RunAsRoot was called, before any test runs.
 var asRoot bool
 
 // Run runs the tests of m in new user, network and mount namespaces and returns their exit status. It is called once,

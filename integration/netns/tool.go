@@ -36,7 +36,9 @@ var packages = map[string]string{
 	"nc":     "netcat-openbsd",
 	"sysctl": "procps",
 
-	"promtool": "prometheus",
+	"promtool":  "prometheus",
+	"setpriv":   "util-linux",
+	"tcpdmatch": "tcpd",
 }
 
 // Tool returns the path of a program that the test needs, such as nft or nmap. Where it is not installed the test is
