@@ -57,8 +57,12 @@ func (t trust) openDir(path string) (*os.File, error) {
 		return nil, err
 	}
 	for len(w.rest) > 1 || len(w.rest) == 1 && w.rest[0] != "." {
-		if f, err := w.step(); f != nil || err != nil {
-			return nil, errors.Join(err, closed(f), fmt.Errorf("%s: is no folder", path))
+		f, err := w.step()
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			return nil, errors.Join(fmt.Errorf("%s: is no folder", path), f.Close())
 		}
 	}
 	dir := w.dir
