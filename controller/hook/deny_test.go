@@ -202,6 +202,36 @@ func TestDenyRefused(t *testing.T) {
 	}
 }
 
+// TestDenyOwner takes a file and a folder of the user who keeps it, and of nobody else.
+func TestDenyOwner(t *testing.T) {
+	tr, dir := trusting(t)
+	file := filepath.Join(dir, "own", "hosts")
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	owner := tr.owner
+	if owner == 0 {
+		owner = 12345
+		if err := os.Chown(filepath.Dir(file), int(owner), -1); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		tr.owner++ // what is ours is not root's
+	}
+	for _, other := range []uint32{0, owner + 2} {
+		if _, err := newDenier(HostsDeny{Line: token, File: file, Owner: other}, tr); err == nil || !strings.Contains(err.Error(), "is not root's") {
+			t.Errorf("a folder of %d for %d: %v", owner, other, err)
+		}
+	}
+	d, err := newDenier(HostsDeny{Line: token, File: file, Owner: owner}, tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.do(t.Context(), &job{changes: sources(true, "192.0.2.7/32")}); err != nil {
+		t.Error(err)
+	}
+}
+
 func firstError(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
