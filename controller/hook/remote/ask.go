@@ -50,7 +50,8 @@ func (c *Client) ask(ctx context.Context, most time.Duration, method, path strin
 	instance, err := c.request(within, method, path, question, answer)
 	if err != nil && !isRefusal(err) {
 		err = &AwayError{c.Socket, plain(err)}
-		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		hasty := most < patience && within.Err() != nil // a service that is slow may still be there
+		if !hasty && !errors.Is(ctx.Err(), context.Canceled) {
 			c.away(err)
 		}
 		return err

@@ -177,11 +177,13 @@ func TestTold(t *testing.T) {
 	c.Tell(full)
 	want = append(want, full.Clean())
 	c.Sync([]hook.Event{event(7), event(8)})
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := c.Run(ctx); err != nil { // tells what waits
-		t.Fatal(err)
+	for c.pending() {
+		if _, err := c.tellNext(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	compare := cmp.Options{cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{})}
 	if diff := cmp.Diff(want, f.events, compare); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
@@ -255,9 +257,10 @@ func TestAway(t *testing.T) {
 	until(t, "all that had room is told", func() bool { n, _ := f.told(); return n == maxQueue })
 	until(t, "the client knows", func() bool { h := c.Health(); return h.Away == nil && h.Waiting == 0 })
 	<-resyncs
-	if stats := c.Stats(); len(stats) != 1 || stats[0].Done != maxQueue {
-		t.Errorf("stats %+v", stats)
-	}
+	until(t, "the stats are those of the service", func() bool {
+		stats := c.Stats()
+		return len(stats) == 1 && stats[0].Done == maxQueue
+	})
 	if warned, back := logs.FilterMessageSnippet("hooks are not told").Len(), logs.FilterMessage("hooks are told again").Len(); warned != 1 || back != 1 {
 		t.Errorf("%d warnings and %d lines that it is back:\n%v", warned, back, logs.All())
 	}
@@ -299,8 +302,8 @@ func TestMissed(t *testing.T) {
 	for c.pending() {
 		next("the rest", false)
 	}
-	if h := c.Health(); h.Dropped != 1 || len(f.events) != maxQueue {
-		t.Errorf("%+v, and %d events are told", h, len(f.events))
+	if n, _ := f.told(); c.Health().Dropped != 1 || n != maxQueue {
+		t.Errorf("%+v, and %d events are told", c.Health(), n)
 	}
 }
 
@@ -313,12 +316,14 @@ func TestNoAnswer(t *testing.T) {
 	}
 	defer l.Close()
 	c := New(Config{Socket: path}, zap.NewNop())
-	err = c.ask(t.Context(), 10*time.Millisecond, "GET", statsPath, nil, nil)
+	if stats := c.Stats(); stats != nil || c.Health().Away != nil { // which waits too short to know
+		t.Errorf("stats %v of nobody, %+v", stats, c.Health())
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err = c.tellNext(ctx)
 	if err == nil || !strings.Contains(err.Error(), "no answer in time") || c.Health().Away == nil {
 		t.Errorf("%v, %+v", err, c.Health())
-	}
-	if stats := c.Stats(); stats != nil { // a second at most
-		t.Errorf("stats %v of nobody", stats)
 	}
 }
 
@@ -365,9 +370,12 @@ func TestReload(t *testing.T) {
 	if diff := cmp.Diff(want, f.steps()); diff != "" {
 		t.Errorf("steps (-want +got):\n%s", diff)
 	}
-	f.wrong = errors.Join(errors.New("f.toml:1: a"), errors.New("f.toml:2: b"))
-	if _, err := c.Prepare(t.Context(), hook.Config{}); err == nil || err.Error() != f.wrong.Error() {
-		t.Errorf("wrong configuration: %v, want %v", err, f.wrong)
+	wrong := errors.Join(errors.New("f.toml:1: a"), errors.New("f.toml:2: b"))
+	f.mu.Lock()
+	f.wrong = wrong
+	f.mu.Unlock()
+	if _, err := c.Prepare(t.Context(), hook.Config{}); err == nil || err.Error() != wrong.Error() {
+		t.Errorf("wrong configuration: %v, want %v", err, wrong)
 	}
 }
 
