@@ -16,7 +16,7 @@ import (
 var arrows = map[string][]string{
 	"cmd/nftsentry": {
 		"cmd/nftsentry/internal/doctor", "cmd/nftsentry/internal/sandbox", "cmd/nftsentry/internal/selftest", "cmd/nftsentry/internal/top", "conf", "conf/ignore",
-		"conf/portsentry", "controller", "controller/api", "controller/compat", "controller/hook", "controller/host",
+		"conf/portsentry", "controller", "controller/api", "controller/compat", "controller/hook", "controller/hook/remote", "controller/host",
 		"controller/metrics", "controller/tally", "controller/trace", "integration/namespace", "listener", "nft", "state",
 	},
 	"cmd/nftsentry/internal/doctor":   {"cmd/nftsentry/internal/sandbox", "conf", "controller/api", "controller/host", "nft", "nft/survey", "state", "integration/namespace"},
@@ -30,6 +30,7 @@ var arrows = map[string][]string{
 	"controller/api":                  {"state"},
 	"controller/compat":               {},
 	"controller/hook":                 {},
+	"controller/hook/remote":          {"controller/hook"},
 	"controller/host":                 {},
 	"controller/metrics":              {},
 	"controller/tally":                {},

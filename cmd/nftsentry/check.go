@@ -108,7 +108,7 @@ func checkHost(cfg conf.Config) []hostCheck {
 
 // checkHooks counts the hooks, and looks at the programs and files that they need.
 func checkHooks(c conf.Hook) (int, error) {
-	hooks := (&guard{}).hookConfig(c)
+	hooks := hookConfig(c, nil)
 	n := len(hooks.Exec) + len(hooks.Mail) + len(hooks.Webhook)
 	if hooks.HostsDeny != nil {
 		n++

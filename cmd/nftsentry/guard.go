@@ -23,7 +23,7 @@ import (
 	"nftsentry/controller"
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
-	"nftsentry/controller/hook"
+	"nftsentry/controller/hook/remote"
 	"nftsentry/controller/host"
 	"nftsentry/controller/metrics"
 	"nftsentry/controller/tally"
@@ -61,7 +61,9 @@ type guard struct {
 	facts      host.Facts
 	controller *controller.Controller
 	compat     *compat.Log
-	hooks      *hook.Runner
+	hookSocket string
+	hooks      hooks
+	service    *remote.Client // as hooks; nil if they run in this process
 	trace      *trace.Log
 	tally      *tally.Keeper
 	ended      atomic.Bool      // the controller has
@@ -73,13 +75,14 @@ type guard struct {
 
 // openGuard opens all parts, and restores the blocks on record in one
 // transaction with the table. An error leaves nothing open. Load reads the
-// configuration, now and for a reload.
-func openGuard(load func() (conf.Config, string, error), out *output) (*guard, error) {
+// configuration, now and for a reload. Hooks run in this process if hookSocket
+// is "".
+func openGuard(load func() (conf.Config, string, error), out *output, hookSocket string) (*guard, error) {
 	cfg, file, err := load()
 	if err != nil {
 		return nil, err
 	}
-	g := &guard{load: load, started: time.Now(), trace: trace.New()}
+	g := &guard{load: load, hookSocket: hookSocket, started: time.Now(), trace: trace.New()}
 	g.log, g.level = newLogger(cfg.Log, out)
 	g.compat = compat.New(compat.DefaultPath, g.log.Named("compat"))
 	g.cfg.Store(&cfg)

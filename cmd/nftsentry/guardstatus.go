@@ -30,7 +30,8 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 		},
 		Ignored:  api.Ignored{Prefixes: stats.Prefixes, Files: len(cfg.Ignore.Files), Listed: list.list.Len(), Events: stats.Ignored},
 		Mended:   stats.Mended,
-		Hooks:    hookStatus(g.hooks.Stats()),
+		Hooks:    hookStatus(g.hooks.Stats()), // a service is asked, and its answer is in what follows
+		Service:  g.serviceStatus(),
 		Sandbox:  g.sandboxStatus(),
 		Readers:  g.socket.Feed().Readers(),
 		Problems: []string{},
@@ -52,6 +53,9 @@ func (g *guard) Status(ctx context.Context) (api.Status, error) {
 	}
 	s.Problems = append(s.Problems, list.problems()...)
 	s.Problems = append(s.Problems, g.sandboxProblems()...)
+	if p := hookProblem(s.Service); p != "" {
+		s.Problems = append(s.Problems, p)
+	}
 	for _, reason := range stats.Doubts {
 		s.Problems = append(s.Problems, "unproven evidence makes no blocks for now: "+reason)
 	}

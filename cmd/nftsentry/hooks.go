@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/user"
+	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -12,13 +15,35 @@ import (
 	"nftsentry/controller/api"
 	"nftsentry/controller/compat"
 	"nftsentry/controller/hook"
+	"nftsentry/controller/hook/remote"
 	"nftsentry/listener"
 	"nftsentry/state"
 )
 
-// openHooks checks what the hooks need, before anything is blocked.
+// Hooks are told of what happens: a *hook.Runner in this process, or a
+// *remote.Client of one in another.
+type hooks interface {
+	Tell(e hook.Event)
+	Sync(live []hook.Event)
+	Prepare(ctx context.Context, cfg hook.Config) (hook.Prepared, error)
+	Stats() []hook.Stat
+	Run(ctx context.Context) error
+}
+
+var (
+	_ hooks = (*hook.Runner)(nil)
+	_ hooks = (*remote.Client)(nil)
+)
+
+// openHooks checks what the hooks need, before anything is blocked. A service
+// checks that itself, and need not be there.
 func (g *guard) openHooks(cfg conf.Config) (err error) {
-	g.hooks, err = hook.New(g.hookConfig(cfg.Hook), g.log.Named("hook"))
+	if g.hookSocket != "" {
+		g.service = remote.New(remote.Config{Socket: g.hookSocket, Resync: g.resyncService}, g.log.Named("hook"))
+		g.hooks = g.service
+		return nil
+	}
+	g.hooks, err = hook.New(hookConfig(cfg.Hook, g.programRan), g.log.Named("hook"))
 	return err
 }
 
@@ -46,23 +71,16 @@ func (g *guard) resync() {
 	}
 }
 
+// resyncService has hosts.deny follow the blocks in a hook service that may have
+// missed some.
+func (g *guard) resyncService(ctx context.Context) {
+	if err := ended(ctx, g.syncHooks(ctx)); err != nil {
+		g.log.Warn("hosts.deny was not looked through: reload again", zap.Error(err))
+	}
+}
+
 // syncWithin is how long the controller may take to tell of all blocks.
 const syncWithin = 10 * time.Second
-
-// configureHooks takes over other hooks, and gives back what takes over the old
-// ones again.
-func (g *guard) configureHooks(cfg conf.Config) (back func(), err error) {
-	old := g.hookConfig(g.cfg.Load().Hook)
-	if err := g.hooks.Configure(g.hookConfig(cfg.Hook)); err != nil {
-		return nil, err
-	}
-	return func() {
-		if err := g.hooks.Configure(old); err != nil {
-			g.log.Error("hooks cannot be put back as they were: reload again", zap.Error(err))
-		}
-		g.resync()
-	}, nil
-}
 
 // tellHooks has the hooks told what they are for.
 func (g *guard) tellHooks(n controller.Notice) {
@@ -86,9 +104,10 @@ func hookEvent(on hook.On, b state.Block, reason string) hook.Event {
 	return e
 }
 
-// hookConfig is the configuration in the words of the hooks.
-func (g *guard) hookConfig(c conf.Hook) hook.Config {
-	out := hook.Config{ModeTCP: c.ModeTCP, ModeUDP: c.ModeUDP, Ran: g.programRan}
+// hookConfig is the configuration in the words of the hooks. Ran is told of
+// each program that has run; nil for nobody.
+func hookConfig(c conf.Hook, ran func(e hook.Event, command string)) hook.Config {
+	out := hook.Config{ModeTCP: c.ModeTCP, ModeUDP: c.ModeUDP, Ran: ran}
 	for _, e := range c.Exec {
 		out.Exec = append(out.Exec, hook.Exec{Common: hookCommon(e.HookCommon), Command: e.Command, Before: e.Before})
 	}
@@ -104,9 +123,29 @@ func (g *guard) hookConfig(c conf.Hook) hook.Config {
 		})
 	}
 	if d := c.HostsDeny; d != nil {
-		out.HostsDeny = &hook.HostsDeny{Line: d.Line, File: d.File}
+		out.HostsDeny = &hook.HostsDeny{Line: d.Line, File: d.File, Owner: denyOwner()}
 	}
 	return out
+}
+
+// hookUser is the user that the hook service runs as, where it is installed.
+const hookUser = "nftsentry-hook"
+
+// denyOwner is whose a file in place of hosts.deny may be, besides root's: that
+// of the hook service, whether it asks or root does; 0 if there is none.
+func denyOwner() uint32 {
+	if id := os.Geteuid(); id != 0 {
+		return uint32(id)
+	}
+	u, err := user.Lookup(hookUser)
+	if err != nil {
+		return 0
+	}
+	id, err := strconv.ParseUint(u.Uid, 10, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(id)
 }
 
 func hookCommon(c conf.HookCommon) hook.Common {
@@ -129,6 +168,44 @@ func hookStatus(stats []hook.Stat) []api.Hook {
 		out = append(out, api.Hook(s))
 	}
 	return out
+}
+
+// serviceStatus is how the hook service is reached; nil if there is none.
+func (g *guard) serviceStatus() *api.HookService {
+	if g.service == nil {
+		return nil
+	}
+	h := g.service.Health()
+	s := &api.HookService{Socket: h.Socket, Waiting: h.Waiting, Dropped: h.Dropped}
+	if h.Away != nil {
+		s.Problem, s.Since = h.Away.Error(), h.Since.UTC().Truncate(time.Second)
+	}
+	return s
+}
+
+// problem says of a service that does not answer what that means; "" of others.
+func hookProblem(s *api.HookService) string {
+	if s == nil || s.Problem == "" {
+		return ""
+	}
+	return fmt.Sprintf("hooks are not told, and blocks go on: %s; %s", s.Problem, waitingLine(*s))
+}
+
+// waitingLine is what has become of events that a service does not know of.
+func waitingLine(s api.HookService) string {
+	line := plural(s.Waiting, "event") + " in the queue"
+	if s.Dropped > 0 {
+		line += fmt.Sprintf(", %d dropped", s.Dropped)
+	}
+	return line
+}
+
+// serviceLine is the service as a person sees it.
+func serviceLine(s api.HookService) string {
+	if s.Problem != "" {
+		return fmt.Sprintf("%s does not answer since %s; %s", s.Socket, s.Since.Format(time.RFC3339), waitingLine(s))
+	}
+	return fmt.Sprintf("%s answers; %s", s.Socket, waitingLine(s))
 }
 
 // hookLine is a hook as a person sees it.

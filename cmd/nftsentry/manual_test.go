@@ -96,6 +96,9 @@ const rootDetails = `# FILES
 /run/nftsentry/control.sock
 	where the commands reach the daemon
 
+/run/nftsentry-hook/hook.sock
+	where the daemon reaches the hook service, if there is one
+
 # EXIT STATUS
 
 0 done; 1 could not be done; 2 asked for in a wrong way, or a wrong configuration; 3 the daemon has lost CAP_NET_ADMIN.

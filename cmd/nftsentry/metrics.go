@@ -9,7 +9,6 @@ import (
 
 	"nftsentry/conf"
 	"nftsentry/controller"
-	"nftsentry/controller/hook"
 	"nftsentry/controller/metrics"
 	"nftsentry/nft"
 )
@@ -35,7 +34,7 @@ func (g *guard) openMetrics(cfg conf.Config) (err error) {
 
 // hookStats are what the hooks have to say of themselves, by their places in
 // the configuration: what they run or reach is no label.
-type hookStats struct{ hooks *hook.Runner }
+type hookStats struct{ hooks hooks }
 
 // HookStats are those of all hooks.
 func (h hookStats) HookStats() []metrics.HookStat {
@@ -89,6 +88,9 @@ func (g *guard) reading(ctx context.Context) (metrics.Reading, error) {
 	}
 	r := readingOf(*g.cfg.Load(), stats)
 	r.Degraded, r.Unreadable = g.store.Degraded() != nil, g.list.Load().err != nil
+	if s := g.serviceStatus(); s != nil {
+		r.HookService = &metrics.HookService{Up: s.Problem == "", Waiting: s.Waiting, Dropped: s.Dropped}
+	}
 	n, d := g.nflog.Stats(), g.decoy.Stats()
 	r.NFLOG = metrics.NFLOG{Messages: n.Received, Lost: n.Lost, Overruns: n.Overruns, Malformed: n.Malformed}
 	r.Decoy = metrics.Decoy{Connections: d.Accepted, Lost: d.Lost, Starved: d.Starved}

@@ -24,7 +24,9 @@ func newReload(o *options) *cobra.Command {
 does. All of it takes effect in one transaction, or nothing: a file with a
 mistake changes nothing, and is told of here.
 
-What cannot change while the daemon runs is named, and waits for a restart.`,
+What cannot change while the daemon runs is named, and waits for a restart. Where
+a service of its own runs the hooks, it reads the file too; one that does not
+answer is named, and reads it once it is back.`,
 		Example: "  nftsentry check && nftsentry reload",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,6 +48,9 @@ What cannot change while the daemon runs is named, and waits for a restart.`,
 			}
 			for _, key := range r.Restart {
 				o.out.message(fmt.Errorf("%s has changed: it waits for a restart of the daemon", key))
+			}
+			for _, w := range r.Warnings {
+				o.out.message(errors.New(w))
 			}
 			_, err = fmt.Fprintf(o.out.data, "reloaded %s\n", describeFile(r.Config))
 			return err
@@ -112,15 +117,20 @@ func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 	if err != nil {
 		g.log.Warn("cannot find the services of this host; they are learnt from their traffic", zap.Error(err))
 	}
-	back, err := g.configureHooks(cfg)
+	hooks, err := g.hooks.Prepare(ctx, hookConfig(cfg.Hook, g.programRan))
 	if err != nil {
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, &api.RequestError{Err: err}
 	}
 	if err := g.controller.Reconfigure(ctx, controllerConfig(cfg, table, read), serving); err != nil {
-		back()
+		hooks.Abort()
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, err
+	}
+	var warnings []string
+	if err := hooks.Commit(ctx); err != nil {
+		warnings = append(warnings, err.Error())
+		g.log.Warn("not all is reloaded", zap.Error(err))
 	}
 	g.decoy.SetBanner(cfg.TCP.Banner)
 	g.level.SetLevel(cfg.Log.Level)
@@ -130,7 +140,7 @@ func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 	g.file.Store(&file)
 	g.resync()
 	g.log.Info("reload", zap.String("config", describeFile(file)), zap.Strings("restart", restart))
-	return api.Reloaded{Config: file, Restart: restart}, nil
+	return api.Reloaded{Config: file, Restart: restart, Warnings: warnings}, nil
 }
 
 // keep puts back what cannot change while the daemon runs with a decoy

@@ -64,7 +64,7 @@ drops what it sends, and lets it go again when the time is up.`,
 	root.AddCommand(
 		newRun(o), newCheck(o), newStatus(o), newList(o), newWatch(o), newTop(o), newExplain(o), newReport(o),
 		newBlock(o), newUnblock(o), newReload(o), newPanic(o), newResume(o), newTeardown(o),
-		newDoctor(o), newSelftest(o), newImport(o), newVersion(o),
+		newDoctor(o), newSelftest(o), newImport(o), newHook(o), newVersion(o),
 	)
 	root.SetHelpCommand(newHelp())
 	addCompletion(root)

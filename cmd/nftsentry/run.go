@@ -10,7 +10,7 @@ import (
 )
 
 func newRun(o *options) *cobra.Command {
-	user := ""
+	var user, hookSocket string
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Guard this host, in the foreground, until SIGTERM or SIGINT",
@@ -50,7 +50,7 @@ a watchdog, that all is well as long as the control loop and the kernel answer.`
 			hup := make(chan os.Signal, 1) // one that waits stands for all that come meanwhile
 			signal.Notify(hup, unix.SIGHUP)
 			defer signal.Stop(hup)
-			g, err := openGuard(o.load, o.out)
+			g, err := openGuard(o.load, o.out, hookSocket)
 			if err != nil {
 				return err
 			}
@@ -58,5 +58,6 @@ a watchdog, that all is well as long as the control loop and the kernel answer.`
 		},
 	}
 	cmd.Flags().StringVar(&user, "user", "", "`name` of the user to become, if root starts it")
+	cmd.Flags().StringVar(&hookSocket, "hook-socket", "", "have hooks run by \"nftsentry hook\", which is at this `socket`, and not by this process")
 	return cmd
 }

@@ -22,10 +22,10 @@ var (
 	groupFiles   = []string{"/etc/group", "/etc/nsswitch.conf"}
 )
 
-// hooksWithin tells whether the daemon itself runs the hooks. They need
-// programs and files that no sandbox can foresee.
-func hooksWithin(h conf.Hook) bool {
-	return len(h.Exec)+len(h.Mail)+len(h.Webhook) > 0 || h.HostsDeny != nil
+// hooksWithin tells whether the daemon itself runs hooks. They need programs
+// and files that no sandbox can foresee.
+func (g *guard) hooksWithin(h conf.Hook) bool {
+	return g.service == nil && (len(h.Exec)+len(h.Mail)+len(h.Webhook) > 0 || h.HostsDeny != nil)
 }
 
 // Why a daemon is in no sandbox.
@@ -37,7 +37,7 @@ const (
 // enterSandbox takes all files from this process that it does not need any
 // more. It comes last, when all is open, and before the first packet is read.
 func (g *guard) enterSandbox(cfg conf.Config) error {
-	if hooksWithin(cfg.Hook) {
+	if g.hooksWithin(cfg.Hook) {
 		g.unboxed = openForHooks
 		return nil
 	}
@@ -107,7 +107,7 @@ func (g *guard) outside(cfg conf.Config) error {
 			what = append(what, fmt.Sprintf("ignore.files: %s lies in a folder that was not read at the start", file))
 		}
 	}
-	if hooksWithin(cfg.Hook) {
+	if g.hooksWithin(cfg.Hook) {
 		what = append(what, "hook: hooks run programs and read files that were not needed at the start")
 	}
 	if what == nil {

@@ -70,6 +70,9 @@ func (o *output) status(s api.Status) error {
 		{"state", s.State},
 		{"sandbox", sandboxLine(s.Sandbox)},
 	}
+	if s.Service != nil {
+		rows = append(rows, [2]string{"hooks", serviceLine(*s.Service)})
+	}
 	for _, h := range s.Hooks {
 		rows = append(rows, [2]string{"hook", hookLine(h)})
 	}

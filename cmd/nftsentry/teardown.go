@@ -80,7 +80,7 @@ func (o *options) teardown(cfg conf.Config) error {
 // forgetDenied takes the lines of blocks out of hosts.deny, if hooks keep them
 // there.
 func forgetDenied(cfg conf.Config) error {
-	deny := (&guard{}).hookConfig(cfg.Hook).HostsDeny
+	deny := hookConfig(cfg.Hook, nil).HostsDeny
 	if deny == nil {
 		return nil
 	}

@@ -162,6 +162,8 @@ type Reloaded struct {
 	Config string `json:"config"` // the file; "" for the built-in defaults
 	// Restart names the keys that have changed and wait for a restart.
 	Restart []string `json:"restart"`
+	// Warnings say what was not taken over yet, and when it will be.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Panicked tells how many blocks are suspended, or in force again.
@@ -198,6 +200,8 @@ type Status struct {
 	Readers int       `json:"readers"` // who watch events now
 	Hooks   []Hook    `json:"hooks"`
 	Sandbox Sandbox   `json:"sandbox"`
+	// Service is where the hooks run, if not in the daemon: Hooks are then as of when it has answered last.
+	Service *HookService `json:"hook_service,omitempty"`
 	// Problems says what is not as it should be, a sentence each.
 	Problems []string `json:"problems"`
 }
@@ -256,6 +260,15 @@ type Hook struct {
 	Limited  uint64 `json:"limited"`   // events that a limit has left out
 	Waiting  int    `json:"waiting"`   // events, now
 	Running  int    `json:"running"`   // jobs, now
+}
+
+// HookService is the process that runs the hooks of a daemon that does not.
+type HookService struct {
+	Socket  string    `json:"socket"`
+	Problem string    `json:"problem"`        // why it does not answer; "" if it does
+	Since   time.Time `json:"since,omitzero"` // when that was noticed, RFC 3339, UTC, whole seconds
+	Waiting int       `json:"waiting"`        // events that it is to be told
+	Dropped uint64    `json:"dropped"`        // events for which there was no room
 }
 
 // Ignored counts what is never blocked.

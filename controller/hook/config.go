@@ -2,7 +2,7 @@ package hook
 
 import "time"
 
-// A Config says which hooks there are. New and Configure check it.
+// A Config says which hooks there are. New, Configure and Prepare check it.
 type Config struct {
 	// ModeTCP and ModeUDP are the Mode of events that have none.
 	ModeTCP, ModeUDP string
@@ -74,4 +74,6 @@ type HostsDeny struct {
 	Line string
 	// File is an absolute path.
 	File string
+	// Owner is the user, besides root, whose the file and its folders may be; 0 for root alone.
+	Owner uint32
 }

@@ -31,6 +31,7 @@ type denier struct {
 var _ sink = (*denier)(nil)
 
 func newDenier(c HostsDeny, t trust) (*denier, error) {
+	t.also = c.Owner
 	d := &denier{HostsDeny: c, trust: t, between: func() {}}
 	switch {
 	case !filepath.IsAbs(c.File):
@@ -50,8 +51,29 @@ func newDenier(c HostsDeny, t trust) (*denier, error) {
 	if _, _, err := parseSection(old.text); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.File, err)
 	}
-	return d, nil
+	return d, d.writable(dir, old)
 }
+
+// writable says whether the file can be replaced by this process, and if not how to keep the addresses elsewhere.
+func (d *denier) writable(dir *os.File, old denyFile) error {
+	err := unix.Access(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()), unix.W_OK)
+	self := os.Geteuid()
+	switch {
+	case err == nil && old.there && self != 0 && int(old.stat.Uid) != self:
+		return fmt.Errorf("%s: this file is of uid %d, and user %s cannot put another of his in its place: chown %s %s",
+			d.File, old.stat.Uid, userName(), userName(), d.File)
+	case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS):
+		return fmt.Errorf("%s: user %s cannot write in this folder (%w): keep the addresses in a file of his own, by "+
+			"file = %q and line = %q in [hook.hosts_deny], and put the line \"ALL: %s : DENY\" into %s yourself, once",
+			d.File, userName(), err, ownDeny, token, ownDeny, d.File)
+	case err != nil:
+		return fmt.Errorf("%s: %w", filepath.Dir(d.File), err)
+	}
+	return nil
+}
+
+// ownDeny is where a user without rights can keep addresses for hosts.deny.
+const ownDeny = "/var/lib/nftsentry-hook/hosts"
 
 // errChanged is the error of a file that somebody else has changed in between.
 var errChanged = errors.New("somebody else goes on changing the file")
@@ -187,7 +209,7 @@ func (d *denier) fill(dir *os.File, temp string, old denyFile, text string) erro
 	mode := fs.FileMode(0o644)
 	if old.there {
 		mode = fs.FileMode(old.stat.Mode & 0o777)
-		err = f.Chown(int(old.stat.Uid), int(old.stat.Gid))
+		err = giveTo(f, old.stat)
 	}
 	if err == nil {
 		err = f.Chmod(mode)
@@ -199,6 +221,18 @@ func (d *denier) fill(dir *os.File, temp string, old denyFile, text string) erro
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// giveTo makes a new file that of the owner of an old one. One who has no right to do so need not, if it is.
+func giveTo(f *os.File, old unix.Stat_t) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if st.Uid == old.Uid && st.Gid == old.Gid {
+		return nil
+	}
+	return f.Chown(int(old.Uid), int(old.Gid))
 }
 
 // same says whether the file is still what was read.

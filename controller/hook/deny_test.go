@@ -62,13 +62,13 @@ func inverse(changes map[netip.Prefix]bool) map[netip.Prefix]bool {
 func TestDenyRoundTrip(t *testing.T) {
 	for _, text := range []string{
 		"", "\n", "ALL: ALL\n", "ALL: ALL", "# comment\r\nsshd: .example.org\r\n", "joined: a \\\n b\n", "ends in a backslash \\", "\\\n",
-		"\x00\xff\xfe\n\n\n", "ALL: 192.0.2.7 : DENY\n", sectionEnd + "\nALL: ALL\n", " " + sectionBegin + denyLine + "\n",
+		"\x00\xff\xfe\n\n\n", "ALL: 192.0.2.7 : DENY\n", lineMarks.end + "\nALL: ALL\n", " " + lineMarks.begin + denyLine + "\n",
 		strings.Repeat("x", 5000), "ALL: $TARGET$ : DENY\n",
 	} {
 		d, file := denying(t, text)
 		ours := sources(true, "192.0.2.7/32", "192.0.2.0/24", "2001:db8::7/128", "2001:db8:1:2::/64")
-		want := sectionBegin + denyLine + "\nALL: 192.0.2.0/255.255.255.0 : DENY\nALL: 192.0.2.7 : DENY\nALL: [2001:db8:1:2::]/64 : DENY\n" +
-			"ALL: [2001:db8::7] : DENY\n" + sectionEnd + "\n"
+		want := lineMarks.begin + denyLine + "\nALL: 192.0.2.0/255.255.255.0 : DENY\nALL: 192.0.2.7 : DENY\nALL: [2001:db8:1:2::]/64 : DENY\n" +
+			"ALL: [2001:db8::7] : DENY\n" + lineMarks.end + "\n"
 		for range 2 { // once, however often it is said
 			if err := d.do(t.Context(), &job{changes: ours}); err != nil {
 				t.Fatal(err)
@@ -93,13 +93,13 @@ func TestDenyRoundTrip(t *testing.T) {
 
 // TestDenyForeign keeps lines that somebody has put between ours, and finds ours by the pattern that they were written with.
 func TestDenyForeign(t *testing.T) {
-	text := "above\n" + sectionBegin + "sshd: $TARGET$:$TARGET$\nsshd: 192.0.2.1:192.0.2.1\nsshd: 192.0.2.2:192.0.2.3\nALL: 192.0.2.4 : DENY\n" +
-		"sshd: 192.0.2.09:192.0.2.09\nsshd: [2001:db8::1]:[2001:db8::1] \n" + sectionEnd + "\nbelow"
+	text := "above\n" + lineMarks.begin + "sshd: $TARGET$:$TARGET$\nsshd: 192.0.2.1:192.0.2.1\nsshd: 192.0.2.2:192.0.2.3\nALL: 192.0.2.4 : DENY\n" +
+		"sshd: 192.0.2.09:192.0.2.09\nsshd: [2001:db8::1]:[2001:db8::1] \n" + lineMarks.end + "\nbelow"
 	d, file := denying(t, text)
 	if err := d.do(t.Context(), &job{changes: sources(true, "192.0.2.9/32")}); err != nil {
 		t.Fatal(err)
 	}
-	want := sectionBegin + denyLine + "\nALL: 192.0.2.1 : DENY\nALL: 192.0.2.9 : DENY\n" + sectionEnd + "\nabove\nsshd: 192.0.2.2:192.0.2.3\n" +
+	want := lineMarks.begin + denyLine + "\nALL: 192.0.2.1 : DENY\nALL: 192.0.2.9 : DENY\n" + lineMarks.end + "\nabove\nsshd: 192.0.2.2:192.0.2.3\n" +
 		"ALL: 192.0.2.4 : DENY\nsshd: 192.0.2.09:192.0.2.09\nsshd: [2001:db8::1]:[2001:db8::1] \nbelow"
 	if diff := cmp.Diff(want, contents(t, file)); diff != "" {
 		t.Errorf("file (-want +got):\n%s", diff)
@@ -113,10 +113,39 @@ func TestDenyForeign(t *testing.T) {
 	}
 }
 
+// TestDenyPatterns keeps a file of patterns, which hosts.deny names: its marks are one word each, since to libwrap every word is a
+// pattern. What was written as rules becomes patterns when the line is another.
+func TestDenyPatterns(t *testing.T) {
+	d, file := denying(t, "")
+	changes := sources(true, "192.0.2.0/24", "2001:db8:1:2::/64")
+	if err := d.do(t.Context(), &job{changes: changes}); err != nil {
+		t.Fatal(err)
+	}
+	d.Line = token
+	if err := d.do(t.Context(), &job{changes: sources(true, "192.0.2.7/32")}); err != nil {
+		t.Fatal(err)
+	}
+	want := "#nftsentry-begin:$TARGET$\n192.0.2.0/255.255.255.0\n192.0.2.7\n[2001:db8:1:2::]/64\n#nftsentry-end\n"
+	if diff := cmp.Diff(want, contents(t, file)); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
+	}
+	for line := range strings.Lines(want) {
+		if len(strings.Fields(line)) != 1 {
+			t.Errorf("%q is not one word", line)
+		}
+	}
+	if err := d.do(t.Context(), &job{only: true}); err != nil {
+		t.Fatal(err)
+	}
+	if got := contents(t, file); got != "" {
+		t.Errorf("in the end %q is left", got)
+	}
+}
+
 // TestDenyDamaged touches nothing when a mark is missing.
 func TestDenyDamaged(t *testing.T) {
 	for _, text := range []string{
-		sectionBegin + denyLine + "\nALL: 192.0.2.7 : DENY\n", sectionBegin + denyLine, sectionBegin + "ALL\n" + sectionEnd + "\n",
+		lineMarks.begin + denyLine + "\nALL: 192.0.2.7 : DENY\n", lineMarks.begin + denyLine, lineMarks.begin + "ALL\n" + lineMarks.end + "\n",
 	} {
 		d, file := denying(t, "")
 		put(t, file, text, 0o644)
@@ -155,7 +184,7 @@ func TestDenyRefused(t *testing.T) {
 			if err := os.Mkdir(sub, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			d, err := newDenier(HostsDeny{denyLine, put(t, filepath.Join(sub, "hosts.deny"), "ALL: ALL\n", 0o644)}, tr)
+			d, err := newDenier(HostsDeny{Line: denyLine, File: put(t, filepath.Join(sub, "hosts.deny"), "ALL: ALL\n", 0o644)}, tr)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -170,6 +199,36 @@ func TestDenyRefused(t *testing.T) {
 				t.Errorf("at the start: %v", err)
 			}
 		})
+	}
+}
+
+// TestDenyOwner takes a file and a folder of the user who keeps it, and of nobody else.
+func TestDenyOwner(t *testing.T) {
+	tr, dir := trusting(t)
+	file := filepath.Join(dir, "own", "hosts")
+	if err := os.Mkdir(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	owner := tr.owner
+	if owner == 0 {
+		owner = 12345
+		if err := os.Chown(filepath.Dir(file), int(owner), -1); err != nil {
+			t.Fatal(err)
+		}
+	} else {
+		tr.owner++ // what is ours is not root's
+	}
+	for _, other := range []uint32{0, owner + 2} {
+		if _, err := newDenier(HostsDeny{Line: token, File: file, Owner: other}, tr); err == nil || !strings.Contains(err.Error(), "is not root's") {
+			t.Errorf("a folder of %d for %d: %v", owner, other, err)
+		}
+	}
+	d, err := newDenier(HostsDeny{Line: token, File: file, Owner: owner}, tr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.do(t.Context(), &job{changes: sources(true, "192.0.2.7/32")}); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -233,7 +292,7 @@ func TestDenyRace(t *testing.T) {
 	if err := d.do(t.Context(), &job{changes: sources(true, "192.0.2.9/32")}); err != nil {
 		t.Fatal(err)
 	}
-	if got := contents(t, file); !strings.HasSuffix(got, sectionEnd+"\nedit 2\n") || !strings.Contains(got, "192.0.2.9") {
+	if got := contents(t, file); !strings.HasSuffix(got, lineMarks.end+"\nedit 2\n") || !strings.Contains(got, "192.0.2.9") {
 		t.Errorf("%q", got)
 	}
 	d.between = func() {
@@ -268,7 +327,7 @@ func TestDenyRunner(t *testing.T) {
 	if s := r.Stats()[0]; s.Dropped+s.Limited+s.Failed > 0 || s.Done > 3 {
 		t.Errorf("%+v", s)
 	}
-	other := HostsDeny{denyLine, filepath.Join(filepath.Dir(file), "other.deny")}
+	other := HostsDeny{Line: denyLine, File: filepath.Join(filepath.Dir(file), "other.deny")}
 	if err := r.Configure(Config{HostsDeny: &other}); err != nil {
 		t.Fatal(err)
 	}
@@ -308,15 +367,17 @@ func running(t *testing.T, r *Runner) (stop func()) {
 // FuzzSection looks for a file that is changed where it is not ours, or a line that is read as another.
 func FuzzSection(f *testing.F) {
 	f.Add("ALL: ALL", denyLine, uint32(7), uint8(24))
-	f.Add("a\n"+sectionBegin+denyLine+"\nALL: 192.0.2.7 : DENY\nALL: [2001:db8::]/64 : DENY\nx\n"+sectionEnd+"\nb", denyLine, uint32(7), uint8(32))
-	f.Add(sectionBegin+"\n"+sectionEnd, "$TARGET$", uint32(0), uint8(0))
-	f.Add(sectionBegin+"$TARGET$\n"+sectionEnd+"\n"+sectionEnd, "$TARGET$$TARGET$", uint32(1<<31), uint8(200))
+	f.Add("a\n"+lineMarks.begin+denyLine+"\nALL: 192.0.2.7 : DENY\nALL: [2001:db8::]/64 : DENY\nx\n"+lineMarks.end+"\nb", denyLine, uint32(7), uint8(32))
+	f.Add(lineMarks.begin+"\n"+lineMarks.end, "$TARGET$", uint32(0), uint8(0))
+	f.Add(lineMarks.begin+"$TARGET$\n"+lineMarks.end+"\n"+lineMarks.end, "$TARGET$$TARGET$", uint32(1<<31), uint8(200))
+	f.Add(wordMarks.begin+"$TARGET$\n192.0.2.7\n"+wordMarks.end+"\nALL", "$TARGET$", uint32(7), uint8(32))
 	f.Fuzz(func(t *testing.T, file, pattern string, n uint32, bits uint8) {
 		ours, rest, err := parseSection(file)
 		if err != nil {
 			return
 		}
-		if !strings.Contains(pattern, token) || strings.ContainsAny(pattern, "\r\n") || strings.Contains("\n"+rest, "\n"+sectionBegin) {
+		if !strings.Contains(pattern, token) || strings.ContainsAny(pattern, "\r\n") || strings.Contains("\n"+rest, "\n"+lineMarks.begin) ||
+			strings.Contains("\n"+rest, "\n"+wordMarks.begin) {
 			return
 		}
 		addr := netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})

@@ -77,9 +77,9 @@ const (
 	maxText = 256
 )
 
-// clean makes an event fit to be handed on: words have letters, digits, "-", "_" and "." and do not begin with a dash, texts
-// are one line of what prints.
-func (e Event) clean() Event {
+// Clean makes an event fit to be handed on: words have letters, digits, "-", "_" and "." and do not begin with a dash, texts
+// are one line of what prints. Tell does so itself.
+func (e Event) Clean() Event {
 	for _, s := range []*string{&e.Protocol, &e.Kind, &e.Evidence, &e.Mode, &e.Origin} {
 		*s = word(*s)
 	}

@@ -26,7 +26,7 @@ func FuzzMail(f *testing.F) {
 	f.Fuzz(func(t *testing.T, comment, kind, reason string, port uint16, n int) {
 		e := Event{
 			On: Block, Address: netip.MustParseAddr("192.0.2.7"), Port: port, Kind: kind, Comment: comment, Reason: reason,
-		}.clean()
+		}.Clean()
 		msg, err := m.message(&job{events: slices.Repeat([]Event{e}, 1+(n&0xff))}, c.To)
 		if err != nil {
 			t.Fatal(err)

@@ -278,7 +278,7 @@ func TestMailLarge(t *testing.T) {
 	}
 	e := block(1)
 	e.Comment = strings.Repeat("ä", 126)
-	if err := m.do(t.Context(), &job{events: slices.Repeat([]Event{e.clean()}, maxQueue)}); err != nil {
+	if err := m.do(t.Context(), &job{events: slices.Repeat([]Event{e.Clean()}, maxQueue)}); err != nil {
 		t.Fatal(err)
 	}
 	raw := server.mails()[0]

@@ -45,14 +45,48 @@ func newRunner(cfg Config, log *zap.Logger, t trust) (*Runner, error) {
 	return r, r.Configure(cfg)
 }
 
-// Configure changes which hooks there are, or returns all that is wrong and changes nothing. Hooks that the old and the new
-// configuration have keep what waits for them, their counts and limits. Where hosts.deny is no longer kept, its lines are
-// taken out. The caller calls Sync next if there is a HostsDeny.
+// A Prepared configuration waits to be taken over, or given up; either is called once.
+type Prepared interface {
+	// Commit takes it over. An error says that it may not have been.
+	Commit(ctx context.Context) error
+	// Abort gives it up: nothing has changed.
+	Abort()
+}
+
+// Configure changes which hooks there are, or returns all that is wrong and changes nothing: Prepare and Commit at once.
 func (r *Runner) Configure(cfg Config) error {
-	specs, err := build(cfg, r.trust, r.log)
+	p, err := r.Prepare(context.Background(), cfg)
 	if err != nil {
 		return err
 	}
+	return p.Commit(context.Background())
+}
+
+// Prepare checks a configuration, programs, files and templates, and changes nothing. The error has all that is wrong,
+// joined.
+func (r *Runner) Prepare(_ context.Context, cfg Config) (Prepared, error) {
+	specs, err := build(cfg, r.trust, r.log)
+	if err != nil {
+		return nil, err
+	}
+	return &plan{runner: r, cfg: cfg, specs: specs}, nil
+}
+
+// A plan is a Prepared configuration of a Runner.
+type plan struct {
+	runner *Runner
+	cfg    Config
+	specs  []spec
+}
+
+// Abort has nothing to undo.
+func (p *plan) Abort() {}
+
+// Commit changes which hooks there are. Hooks that the old and the new configuration have keep what waits for them, their
+// counts and limits. Where hosts.deny is no longer kept, its lines are taken out. The caller calls Sync next if there is a
+// HostsDeny. It never fails.
+func (p *plan) Commit(context.Context) error {
+	r, cfg, specs := p.runner, p.cfg, p.specs
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.modeTCP, r.modeUDP = cfg.ModeTCP, cfg.ModeUDP
@@ -99,7 +133,7 @@ func (r *Runner) leave(s *slot) {
 // Tell puts an event into the queues of the hooks that want it, and never waits for one. An event without a Mode gets that
 // of its Protocol.
 func (r *Runner) Tell(e Event) {
-	e = e.clean()
+	e = e.Clean()
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()

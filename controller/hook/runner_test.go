@@ -427,7 +427,7 @@ func TestEventJSON(t *testing.T) {
 func TestClean(t *testing.T) {
 	e := Event{Protocol: "tcp;rm -rf /", Kind: "--help", Mode: "\x00st\ncp", Comment: "a\r\nBcc: b\x1b[2J\u202e\xff", Evidence: string(make([]byte, 1000))}
 	want := Event{Protocol: "tcprm-rf", Kind: "help", Mode: "stcp", Comment: "a  Bcc: b [2J  "}
-	if got := e.clean(); got != want {
+	if got := e.Clean(); got != want {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 	for in, want := range map[netip.Addr]string{
@@ -476,5 +476,50 @@ func BenchmarkTell(b *testing.B) {
 	}
 	for n := 0; b.Loop(); n++ {
 		r.Tell(block(n))
+	}
+}
+
+// TestPrepare holds what waits while a configuration is looked at and given up, and while another is taken over.
+func TestPrepare(t *testing.T) {
+	webhook := func(urls ...string) (cfg Config) {
+		for _, url := range urls {
+			cfg.Webhook = append(cfg.Webhook, Webhook{
+				Common: Common{On: []On{Block}, Timeout: time.Second, Limit: Rate{100, time.Second}}, URL: url, Method: "POST",
+			})
+		}
+		return cfg
+	}
+	r, err := New(webhook("http://127.0.0.1:9/a", "http://127.0.0.1:9/b"), zap.NewNop()) // does not run: all waits
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Tell(block(1))
+	waiting := func() (n []int) {
+		for _, s := range r.Stats() {
+			n = append(n, s.Waiting)
+		}
+		return n
+	}
+	if p, err := r.Prepare(t.Context(), webhook("")); err == nil {
+		t.Errorf("a wrong configuration is prepared: %v", p)
+	}
+	p, err := r.Prepare(t.Context(), webhook("http://127.0.0.1:9/c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Abort()
+	if diff := cmp.Diff([]int{1, 1}, waiting()); diff != "" {
+		t.Errorf("what waits after a configuration is given up (-want +got):\n%s", diff)
+	}
+	p, err = r.Prepare(t.Context(), webhook("http://127.0.0.1:9/b", "http://127.0.0.1:9/c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Tell(block(2))
+	if err := p.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{2, 0}, waiting()); diff != "" {
+		t.Errorf("what waits after another is taken over (-want +got):\n%s", diff)
 	}
 }

@@ -13,13 +13,26 @@ import (
 // Our lines stand in a section of their own at the top of hosts.deny, so that no line without an end, and none that ends in
 // a backslash, can stand before it. Both marks are comments to hosts_access(5); the first has the pattern of the lines, so
 // that they are known after the pattern has changed.
-const (
-	sectionBegin = "# nftsentry begin; what is between the marks comes and goes: "
-	sectionEnd   = "# nftsentry end"
+//
+// A file that a line of hosts.deny names, "ALL: /path : DENY", has patterns and no comments: hostfile_match in libwrap's
+// hosts_access.c takes each word for a pattern. There the marks are one word each, which is no name that a host can have.
+type marks struct{ begin, end string }
+
+var (
+	lineMarks = marks{"# nftsentry begin; what is between the marks comes and goes: ", "# nftsentry end"}
+	wordMarks = marks{"#nftsentry-begin:", "#nftsentry-end"}
 )
 
 // token is what stands for the source in a line.
 const token = "$TARGET$"
+
+// marksOf are the marks of lines with a pattern: one that is no rule is for a file of patterns.
+func marksOf(pattern string) marks {
+	if pattern == token {
+		return wordMarks
+	}
+	return lineMarks
+}
 
 // A section is what of hosts.deny is ours.
 type section map[netip.Prefix]bool
@@ -27,20 +40,20 @@ type section map[netip.Prefix]bool
 // parseSection takes a file apart: our lines, and all else byte by byte. Lines between the marks that are not ours belong to
 // the rest. A section without an end is an error.
 func parseSection(file string) (ours section, rest string, err error) {
-	at := strings.Index("\n"+file, "\n"+sectionBegin)
+	at, m := findSection(file)
 	if at < 0 {
 		return section{}, file, nil
 	}
-	pattern, after, found := strings.Cut(file[at+len(sectionBegin):], "\n")
+	pattern, after, found := strings.Cut(file[at+len(m.begin):], "\n")
 	if !found || !strings.Contains(pattern, token) {
-		return nil, "", fmt.Errorf("the line that begins with %q is damaged: take it and our lines below it out", sectionBegin)
+		return nil, "", fmt.Errorf("the line that begins with %q is damaged: take it and our lines below it out", m.begin)
 	}
 	ours = make(section)
 	var others strings.Builder
 	for after != "" {
 		var line string
 		line, after, _ = strings.Cut(after, "\n")
-		if line == sectionEnd {
+		if line == m.end {
 			return ours, file[:at] + others.String() + after, nil
 		}
 		if p, ok := readLine(pattern, line); ok {
@@ -49,7 +62,18 @@ func parseSection(file string) (ours section, rest string, err error) {
 			others.WriteString(line + "\n")
 		}
 	}
-	return nil, "", fmt.Errorf("the line %q is missing: put it below our lines, or take them out", sectionEnd)
+	return nil, "", fmt.Errorf("the line %q is missing: put it below our lines, or take them out", m.end)
+}
+
+// findSection is where the first section of a file begins, and by which marks; -1 if there is none.
+func findSection(file string) (at int, m marks) {
+	at = -1
+	for _, one := range []marks{lineMarks, wordMarks} {
+		if i := strings.Index("\n"+file, "\n"+one.begin); i >= 0 && (at < 0 || i < at) {
+			at, m = i, one
+		}
+	}
+	return at, m
 }
 
 // text is a file with a section on top of all else; without, if the section is empty.
@@ -57,12 +81,13 @@ func (s section) text(pattern, rest string) string {
 	if len(s) == 0 {
 		return rest
 	}
+	m := marksOf(pattern)
 	var b strings.Builder
-	b.WriteString(sectionBegin + pattern + "\n")
+	b.WriteString(m.begin + pattern + "\n")
 	for _, p := range slices.SortedFunc(maps.Keys(s), netip.Prefix.Compare) {
 		b.WriteString(writeLine(pattern, p) + "\n")
 	}
-	b.WriteString(sectionEnd + "\n" + rest)
+	b.WriteString(m.end + "\n" + rest)
 	return b.String()
 }
 

@@ -1,12 +1,15 @@
 package hook
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +27,7 @@ const maxLinks = 40
 type trust struct {
 	base  string
 	owner uint32
+	also  uint32 // another owner; 0 for none besides root
 }
 
 // errLink is the error of a file that is a symbolic link where none may be.
@@ -53,8 +57,12 @@ func (t trust) openDir(path string) (*os.File, error) {
 		return nil, err
 	}
 	for len(w.rest) > 1 || len(w.rest) == 1 && w.rest[0] != "." {
-		if f, err := w.step(); f != nil || err != nil {
-			return nil, errors.Join(err, closed(f), fmt.Errorf("%s: is no folder", path))
+		f, err := w.step()
+		if err != nil {
+			return nil, err
+		}
+		if f != nil {
+			return nil, errors.Join(fmt.Errorf("%s: is no folder", path), f.Close())
 		}
 	}
 	dir := w.dir
@@ -103,7 +111,7 @@ func (w *walk) step() (*os.File, error) {
 	path := filepath.Clean(w.at + "/" + name) // dir has no links in its path
 	f, err := openAt(w.dir, name, unix.O_PATH|unix.O_NOFOLLOW, 0, path)
 	if err != nil {
-		return nil, err
+		return nil, denied(err, fmt.Sprintf("pass this folder: chmod o+x %s", cmp.Or(w.at, "/")))
 	}
 	info, err := f.Stat()
 	if err == nil {
@@ -166,7 +174,7 @@ func (t trust) judge(path string, st unix.Stat_t, link bool) error {
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		kind = "folder"
 	}
-	if st.Uid != t.owner {
+	if st.Uid != t.owner && (t.also == 0 || st.Uid != t.also) {
 		return fmt.Errorf("%s: this %s is not root's but that of uid %d, who could have it do anything: chown root %s", path, kind, st.Uid, path)
 	}
 	if !link && st.Mode&0o022 != 0 {
@@ -209,11 +217,48 @@ func (t trust) program(path string) (*os.File, error) {
 		err = fmt.Errorf("%s: is no file", path)
 	case info.Mode()&0o111 == 0:
 		err = fmt.Errorf("%s: is no program: nobody may execute it (mode %04o): chmod +x %s", path, info.Mode().Perm(), path)
+	default:
+		err = executable(f, path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// executable says whether this process may execute what is open.
+func executable(f *os.File, path string) error {
+	err := unix.Access(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.X_OK)
+	if err != nil {
+		err = denied(&fs.PathError{Op: "execute", Path: path, Err: err}, fmt.Sprintf("run it: chmod o+rx %s", path))
+	}
+	return err
+}
+
+// denied adds to an error for want of a right whose right it is, and what to do to let him.
+func denied(err error, to string) error {
+	if !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	return fmt.Errorf("%w: let user %s %s", err, userName(), to)
+}
+
+// userName is the user that we run as, by name if there is one.
+func userName() string {
+	id := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(id); err == nil {
+		return u.Username
+	}
+	return id
+}
+
+// groupName is the group that we run as, by name if there is one.
+func groupName() string {
+	id := strconv.Itoa(os.Getegid())
+	if g, err := user.LookupGroupId(id); err == nil {
+		return g.Name
+	}
+	return id
 }
 
 // readOpen reads so many bytes at most of a file that is open by O_PATH.
@@ -250,7 +295,7 @@ func (t trust) secret(path string) (string, error) {
 	}
 	data, err := readOpen(f, maxSecret)
 	if err != nil {
-		return "", fmt.Errorf("read %s: %w", path, err)
+		return "", denied(fmt.Errorf("read %s: %w", path, err), fmt.Sprintf("read it, by his group: chgrp %s %s && chmod 0640 %s", groupName(), path, path))
 	}
 	line, _, _ := strings.Cut(string(data), "\n")
 	if line = strings.TrimSuffix(line, "\r"); line == "" {

@@ -133,6 +133,7 @@ func TestReading(t *testing.T) {
 		Enforcing: true, Panicked: true, Unreadable: true, Degraded: true, Damaged: true, Blocks4: 2, Blocks6: 3, BlocksLimit: 65536,
 		WouldBlock: 4, Triggered: 5, Failed: 6, Evicted: 7, BudgetLimit: 120, BudgetPeriod: time.Minute, Crowded: true, Overspent: true,
 		IgnoredPrefixes: 8, ServedPorts: 9, NFLOG: NFLOG{10, 11, 12, 13}, Decoy: Decoy{14, 15, 16}, Kernel: &Kernel{17, 18, 19, 20, 21},
+		HookService: &HookService{true, 22, 23},
 	})
 	want := map[string]float64{
 		"enforcing": 1, "panicked": 1, "ignore_files_unreadable": 1, "state_degraded": 1, "table_damaged": 1, `blocks{family="ipv4"}`: 2, `blocks{family="ipv6"}`: 3,
@@ -143,6 +144,7 @@ func TestReading(t *testing.T) {
 		"nflog_messages_total": 10, "nflog_lost_total": 11, "nflog_overruns_total": 12, "nflog_malformed_total": 13,
 		"decoy_connections_total": 14, "decoy_lost_total": 15, "decoy_starved_total": 16,
 		"dropped_packets_total": 17, "dropped_bytes_total": 18, "probes_flooded_total": 19, "probes_crowded_total": 20, "trigger_budget_spent_total": 21,
+		"hook_service_up": 1, "hook_service_waiting": 22, "hook_service_dropped_total": 23,
 	}
 	if diff := cmp.Diff(want, changed(t, m)); diff != "" {
 		t.Errorf("series (-want +got):\n%s", diff)
@@ -221,7 +223,9 @@ func TestPage(t *testing.T) {
 		documented[r[1]] = fmt.Sprint(r[2], labels)
 	}
 	m := New(Config{
-		Read:  func(context.Context) (Reading, error) { return Reading{Kernel: &Kernel{}}, nil },
+		Read: func(context.Context) (Reading, error) {
+			return Reading{Kernel: &Kernel{}, HookService: &HookService{}}, nil
+		},
 		Hooks: fakeHooks{{Hook: "mail"}},
 	}, zap.NewNop())
 	real := make(map[string]string)

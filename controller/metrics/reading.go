@@ -32,6 +32,15 @@ type Reading struct {
 	NFLOG  NFLOG
 	Decoy  Decoy
 	Kernel *Kernel // nil if the table cannot be read
+
+	HookService *HookService // nil if hooks run in the daemon
+}
+
+// HookService is how the process that runs the hooks is reached.
+type HookService struct {
+	Up      bool   // it answers
+	Waiting int    // events that it is to be told
+	Dropped uint64 // events for which there was no room
 }
 
 // NFLOG counts what the kernel has told.
@@ -146,19 +155,29 @@ func kernelMeasures() []measure[Kernel] {
 	}
 }
 
+// serviceMeasures are the metrics of the hook service.
+func serviceMeasures() []measure[HookService] {
+	return []measure[HookService]{
+		state("hook_service_up", "1 if the hook service answers.", func(s HookService) bool { return s.Up }),
+		gauge("hook_service_waiting", "Events that the hook service is to be told.", func(s HookService) int { return s.Waiting }),
+		counter("hook_service_dropped_total", "Events that the hook service was not told, since too many waited.", func(s HookService) uint64 { return s.Dropped }),
+	}
+}
+
 // readings collects what is read, and says whether it could be read.
 type readings struct {
 	reader   *reader
 	answers  *prometheus.Desc
 	measures []measure[Reading]
 	kernel   []measure[Kernel]
+	service  []measure[HookService]
 }
 
 var _ prometheus.Collector = (*readings)(nil)
 
 func newReadings(r *reader) *readings {
 	return &readings{
-		reader: r, measures: measures(), kernel: kernelMeasures(),
+		reader: r, measures: measures(), kernel: kernelMeasures(), service: serviceMeasures(),
 		answers: describe("controller_up", "1 if the daemon's main loop has answered in time; if not, what it knows is left out.", nil),
 	}
 }
@@ -170,6 +189,9 @@ func (c *readings) Describe(out chan<- *prometheus.Desc) {
 		out <- m.desc
 	}
 	for _, m := range c.kernel {
+		out <- m.desc
+	}
+	for _, m := range c.service {
 		out <- m.desc
 	}
 }
@@ -185,6 +207,9 @@ func (c *readings) Collect(out chan<- prometheus.Metric) {
 	emit(out, c.measures, r)
 	if r.Kernel != nil {
 		emit(out, c.kernel, *r.Kernel)
+	}
+	if r.HookService != nil {
+		emit(out, c.service, *r.HookService)
 	}
 }
 

@@ -40,6 +40,7 @@ var packages = map[string]string{
 	"setpriv":         "util-linux",
 	"strace":          "strace",
 	"systemd-analyze": "systemd",
+	"tcpdmatch":       "tcpd",
 }
 
 // Tool returns the path of a program that the test needs, such as nft or nmap. Where it is not installed the test is
