@@ -43,8 +43,8 @@ func TestUnitVerified(t *testing.T) {
 func TestUnitStarts(t *testing.T) {
 	u := unit(t)
 	for key, want := range map[string]string{
-		"Type": "notify", "Before": "network.target", "After": "network-pre.target nftables.service firewalld.service",
-		"Restart": "on-failure", "RestartPreventExitStatus": "2 3", "StartLimitIntervalSec": "0", "User": "nftsentry", "Wants": "nftsentry-hook.service",
+		"Type": "notify", "Before": "network.target", "After": "network-pre.target nftables.service firewalld.service nftsentry-hook.socket",
+		"Restart": "on-failure", "RestartPreventExitStatus": "2 3", "StartLimitIntervalSec": "0", "User": "nftsentry", "Wants": "nftsentry-hook.service nftsentry-hook.socket",
 		"CapabilityBoundingSet": "CAP_NET_ADMIN CAP_NET_BIND_SERVICE", "ExecReload": "/usr/sbin/nftsentry reload",
 	} {
 		if !slices.Equal(u[key], []string{want}) {
