@@ -35,7 +35,7 @@ lint: go
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet -tags bench ./...
 	$(GO) run $(STATICCHECK) -tags bench ./...
-	shellcheck .ci/run integration/deps integration/testdata/clean.sh
+	shellcheck .ci/run integration/deps integration/testdata/clean.sh integration/packages/testdata/systemctl
 	shellcheck contrib/packages/build contrib/packages/setup contrib/packages/deb/* contrib/packages/rpm/* contrib/packages/apk/*
 
 unit: go

@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"integration":                     {},
 	"integration/namespace":           {},
 	"integration/netns":               {"integration/namespace"},
+	"integration/packages":            {},
 	"integration/packet":              {},
 	"listener":                        {},
 	"nft":                             {},
