@@ -52,6 +52,9 @@ func newRoot(t *testing.T, host *netns.Host, manager bool) *root {
 	mount(t, "/dev", r.path("dev"), "", unix.MS_BIND|unix.MS_REC, "")
 	mount(t, "tmpfs", r.path("run"), "tmpfs", 0, "mode=755")
 	mount(t, "tmpfs", r.path("tmp"), "tmpfs", 0, "mode=1777")
+	// What others install on this host meanwhile changes these files, which a layer does not bear.
+	mount(t, "tmpfs", r.path("var/lib/dpkg"), "tmpfs", 0, "mode=755")
+	run(t, "cp", "-a", filepath.Join(lower, "var/lib/dpkg")+"/.", r.path("var/lib/dpkg"))
 	r.clean()
 	if manager {
 		r.write("usr/bin/systemctl", string(read(t, "testdata/systemctl")), 0o755)
