@@ -8,13 +8,19 @@ GO          ?= go
 FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run test deps lint unit soak bench fuzz clean help
+.PHONY: build packages run test deps lint unit soak bench fuzz clean help
 
 build: bin/nftsentry
 
 .PHONY: bin/nftsentry
 bin/nftsentry: go
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/nftsentry
+
+# packages builds .deb, .rpm and .apk for amd64 and arm64 into dist. VERSION names
+# their version where the commit has no tag, as in VERSION=1.2.3; see
+# contrib/packages/build for more.
+packages: go
+	@GO=$(GO) contrib/packages/build $(KINDS)
 
 run: build
 	bin/nftsentry run
@@ -29,7 +35,8 @@ lint: go
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet -tags bench,intrusion ./...
 	$(GO) run $(STATICCHECK) -tags bench,intrusion ./...
-	shellcheck .ci/run integration/deps integration/testdata/clean.sh contrib/openrc/nftsentry
+	shellcheck .ci/run integration/deps integration/testdata/clean.sh integration/packages/testdata/systemctl contrib/openrc/nftsentry
+	shellcheck contrib/packages/build contrib/packages/setup contrib/packages/deb/* contrib/packages/rpm/* contrib/packages/apk/*
 
 # unit runs the tests of the packages side by side, and then those with real
 # packets, which time things, with the machine for themselves. It runs both,
@@ -61,11 +68,12 @@ fuzz: go
 	done
 
 clean:
-	rm -rf bin
+	rm -rf bin dist
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "make build   bin/nftsentry, without cgo"
+	@echo "make packages  .deb, .rpm and .apk for amd64 and arm64, into dist"
 	@echo "make bench   speed, cost and load, as tables"
 	@echo "make fuzz    each fuzz target for a minute"
 	@echo "make soak    kills, floods, full disks and full sets at full size: 20 minutes"

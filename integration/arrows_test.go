@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"integration":                     {},
 	"integration/namespace":           {},
 	"integration/netns":               {"integration/namespace"},
+	"integration/packages":            {},
 	"integration/packet":              {},
 	"listener":                        {},
 	"nft":                             {},
