@@ -8,7 +8,7 @@ GO          ?= go
 FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build run test deps lint unit soak bench fuzz clean help
+.PHONY: build run test deps lint unit test-kernel soak bench fuzz clean help
 
 build: bin/nftsentry
 
@@ -19,7 +19,7 @@ bin/nftsentry: go
 run: build
 	bin/nftsentry run
 
-test: deps lint unit
+test: deps lint unit test-kernel
 
 # deps installs the Debian packages that the tests need, and unpacks promtool into bin.
 deps: go
@@ -27,12 +27,16 @@ deps: go
 
 lint: go
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet -tags bench ./...
-	$(GO) run $(STATICCHECK) -tags bench ./...
+	$(GO) vet -tags bench,kernel ./...
+	$(GO) run $(STATICCHECK) -tags bench,kernel ./...
 	shellcheck .ci/run integration/deps integration/testdata/clean.sh
 
 unit: go
 	$(GO) test -race -timeout 20m ./...
+
+# test-kernel boots older kernels under qemu, and runs there what asks the kernel.
+test-kernel: deps
+	$(GO) test -tags kernel -count=1 -v -timeout 20m ./integration/kernel
 
 # soak does at full size, and without the race detector, what the tests of
 # resilience do in CI: a thousand kills, full sets, a hundred flushes. It takes
@@ -62,6 +66,7 @@ help:
 	@echo "make build   bin/nftsentry, without cgo"
 	@echo "make bench   speed, cost and load, as tables"
 	@echo "make fuzz    each fuzz target for a minute"
+	@echo "make test-kernel   the tests that ask the kernel, on older ones"
 	@echo "make soak    kills, floods, full disks and full sets at full size: 20 minutes"
 	@echo "make lint    gofmt, go vet, staticcheck, shellcheck"
 

@@ -380,6 +380,7 @@ func expectSilence(t testing.TB, host *netns.Host, from, to string, port int) {
 // eventually waits until something is so.
 func eventually(t testing.TB, what string, within time.Duration, so func() bool) {
 	t.Helper()
+	within *= patience
 	for deadline := time.Now().Add(within); !so(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not after %v: %s", within, what)

@@ -155,17 +155,36 @@ func (l *looker) around(set *nftables.Set) (*Held, error) {
 	if !ok || start.ends || first.Compare(a) > 0 {
 		return nil, nil
 	}
-	end, err := l.get(set, a.AsSlice(), unix.NFT_SET_ELEM_INTERVAL_END)
+	last, err := l.last(set, a)
 	if err != nil {
 		return nil, err
 	}
-	last := familyOf(a).last // nothing ends an interval that reaches it
-	if end != nil {
-		if next, ok := netip.AddrFromSlice(end.key); ok && end.ends && next.Compare(a) > 0 {
-			last = next.Prev()
-		}
-	}
 	return start.held(set, first, last), nil
+}
+
+// last is the last address of the interval around an address.
+func (l *looker) last(set *nftables.Set, a netip.Addr) (netip.Addr, error) {
+	for after := a; after.IsValid(); after = a.Next() {
+		end, err := l.get(set, after.AsSlice(), unix.NFT_SET_ELEM_INTERVAL_END)
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		if end == nil {
+			break
+		}
+		next, ok := netip.AddrFromSlice(end.key)
+		switch {
+		case !ok:
+			return netip.Addr{}, fmt.Errorf("set %s: an element of %d bytes", set.Name, len(end.key))
+		case next.Compare(a) > 0: // an end, or the start of the interval that follows at once
+			return next.Prev(), nil
+		case end.ends || after != a:
+			return familyOf(a).last, nil
+		}
+		// Linux up to 6.12 at least gives the start of an interval in place of its
+		// end if asked by its first address.
+	}
+	return familyOf(a).last, nil // nothing ends an interval that reaches it
 }
 
 // ports looks for the ports that the request names.
