@@ -346,7 +346,7 @@ func answers(t testing.TB, conn net.Conn) bool {
 // touch connects from a host and returns what it reads until the other end
 // closes.
 func touch(host *netns.Host, from, to string, port int) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), patience*700*time.Millisecond)
 	defer cancel()
 	addr := netip.AddrPortFrom(netip.MustParseAddr(to), uint16(port))
 	conn, err := host.Dial(ctx, "tcp", addr.String(), from)
@@ -354,7 +354,7 @@ func touch(host *netns.Host, from, to string, port int) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(patience * 2 * time.Second))
 	data, err := io.ReadAll(conn)
 	return string(data), err
 }
