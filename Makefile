@@ -8,7 +8,7 @@ GO          ?= go
 FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build packages run test deps lint unit soak bench fuzz clean help
+.PHONY: build packages run test deps lint unit test-kernel soak bench fuzz clean help
 
 build: bin/nftsentry
 
@@ -25,7 +25,7 @@ packages: go
 run: build
 	bin/nftsentry run
 
-test: deps lint unit
+test: deps lint unit test-kernel
 
 # deps installs the Debian packages that the tests need, and unpacks promtool into bin.
 deps: go
@@ -33,8 +33,8 @@ deps: go
 
 lint: go
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet -tags bench,intrusion ./...
-	$(GO) run $(STATICCHECK) -tags bench,intrusion ./...
+	$(GO) vet -tags bench,intrusion,kernel ./...
+	$(GO) run $(STATICCHECK) -tags bench,intrusion,kernel ./...
 	shellcheck .ci/run integration/deps integration/testdata/clean.sh integration/packages/testdata/systemctl contrib/openrc/nftsentry
 	shellcheck contrib/packages/build contrib/packages/setup contrib/packages/deb/* contrib/packages/rpm/* contrib/packages/apk/*
 
@@ -46,6 +46,10 @@ unit: go
 	$(GO) test -race -timeout 20m $$(echo "$$packages" | grep -v '/integration$$') || status=1; \
 	$(GO) test -race -timeout 20m ./integration || status=1; \
 	exit $$status
+
+# test-kernel boots older kernels under qemu, and runs there what asks the kernel.
+test-kernel: deps
+	$(GO) test -tags kernel -count=1 -v -timeout 20m ./integration/kernel
 
 # soak does at full size, and without the race detector, what the tests of
 # resilience do in CI: a thousand kills, full sets, a hundred flushes. It takes
@@ -73,9 +77,10 @@ clean:
 help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "make build   bin/nftsentry, without cgo"
-	@echo "make packages  .deb, .rpm and .apk for amd64 and arm64, into dist"
+	@echo "make packages   .deb, .rpm and .apk for amd64 and arm64, into dist"
 	@echo "make bench   speed, cost and load, as tables"
 	@echo "make fuzz    each fuzz target for a minute"
+	@echo "make test-kernel   the tests that ask the kernel, on older ones"
 	@echo "make soak    kills, floods, full disks and full sets at full size: 20 minutes"
 	@echo "make lint    gofmt, go vet, staticcheck, shellcheck"
 

@@ -5,13 +5,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
+	"time"
 
 	"nftsentry/integration/netns"
 )
 
 // programEnv names the program under test, built once for all tests.
 const programEnv = "NFTSENTRY_TEST_PROGRAM"
+
+// slowness is how many times longer than usual tests wait: 1, unless the
+// variable says otherwise, as on an emulated machine.
+var slowness = func() time.Duration {
+	if n, err := strconv.Atoi(os.Getenv("NFTSENTRY_TEST_SLOWNESS")); err == nil && n > 0 {
+		return time.Duration(n)
+	}
+	return 1
+}()
 
 func TestMain(m *testing.M) {
 	if os.Getenv(programEnv) != "" {

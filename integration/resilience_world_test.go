@@ -41,7 +41,7 @@ func bound(bar time.Duration) time.Duration {
 	if soak && !raceEnabled {
 		return bar
 	}
-	return 4 * bar
+	return 4 * bar * slowness
 }
 
 // told logs what was measured.

@@ -383,7 +383,7 @@ func answers(t testing.TB, conn net.Conn) bool {
 // touch connects from a host and returns what it reads until the other end
 // closes.
 func touch(host *netns.Host, from, to string, port int) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 700*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), slowness*700*time.Millisecond)
 	defer cancel()
 	addr := netip.AddrPortFrom(netip.MustParseAddr(to), uint16(port))
 	conn, err := host.Dial(ctx, "tcp", addr.String(), from)
@@ -391,7 +391,7 @@ func touch(host *netns.Host, from, to string, port int) (string, error) {
 		return "", err
 	}
 	defer conn.Close()
-	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(slowness * 2 * time.Second))
 	data, err := io.ReadAll(conn)
 	return string(data), err
 }
@@ -421,6 +421,7 @@ const patience = time.Minute
 // eventually waits until something is so.
 func eventually(t testing.TB, what string, within time.Duration, so func() bool) {
 	t.Helper()
+	within *= slowness
 	for deadline := time.Now().Add(within); !so(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("not after %v: %s", within, what)

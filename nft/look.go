@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -56,8 +57,9 @@ const patience = 2 * time.Second
 
 // Look asks the kernel what it holds of one address, in the network namespace
 // that the file descriptor netns stands for, or in the caller's if it is 0. It
-// takes a request for each set and port and lists none of the sets, so that it
-// costs the same however full they are: some 10 microseconds each. It may be
+// takes a request for each set and port, and for each bit of an address in a
+// prefix, and lists none of the sets, so that it costs the same however full
+// they are: some 10 microseconds each. It may be
 // called by many at once, beside a Table; what it tells is not of one moment.
 // Without a table there is nothing.
 func Look(netns int, r LookRequest) (Sight, error) {
@@ -134,7 +136,7 @@ func (l *looker) host(set *nftables.Set) (*Held, error) {
 
 // one looks for one element by its key.
 func (l *looker) one(set *nftables.Set, key netip.Addr) (*Held, error) {
-	e, err := l.get(set, key.AsSlice(), 0)
+	e, err := l.get(set, key.AsSlice())
 	if err != nil || e == nil {
 		return nil, err
 	}
@@ -142,12 +144,11 @@ func (l *looker) one(set *nftables.Set, key netip.Addr) (*Held, error) {
 }
 
 // around looks for the interval around the address. The kernel finds its start
-// by any address in it, and its end, the first address after it, likewise:
-// __nft_rbtree_get in
+// by any address in it: __nft_rbtree_get in
 // https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/net/netfilter/nft_set_rbtree.c
 func (l *looker) around(set *nftables.Set) (*Held, error) {
 	a := l.request.Address
-	start, err := l.get(set, a.AsSlice(), 0)
+	start, err := l.get(set, a.AsSlice())
 	if err != nil || start == nil {
 		return nil, err
 	}
@@ -155,23 +156,52 @@ func (l *looker) around(set *nftables.Set) (*Held, error) {
 	if !ok || start.ends || first.Compare(a) > 0 {
 		return nil, nil
 	}
-	end, err := l.get(set, a.AsSlice(), unix.NFT_SET_ELEM_INTERVAL_END)
+	last, err := l.last(set, a, start.key)
 	if err != nil {
 		return nil, err
 	}
-	last := familyOf(a).last // nothing ends an interval that reaches it
-	if end != nil {
-		if next, ok := netip.AddrFromSlice(end.key); ok && end.ends && next.Compare(a) > 0 {
-			last = next.Prev()
+	return start.held(set, first, last), nil
+}
+
+// last looks for the last address after a that answers to the same start, in
+// one request a bit. Where the interval ends the kernel tells too, but before
+// Linux 6.18 wrongly, or not at all, to who asks by the first address, and where
+// another interval follows at once.
+func (l *looker) last(set *nftables.Set, a netip.Addr, start []byte) (netip.Addr, error) {
+	for bit := a.BitLen() - 1; bit >= 0; bit-- {
+		further, ok := plusBit(a, bit)
+		if !ok {
+			continue
+		}
+		e, err := l.get(set, further.AsSlice())
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		if e != nil && !e.ends && bytes.Equal(e.key, start) {
+			a = further
 		}
 	}
-	return start.held(set, first, last), nil
+	return a, nil
+}
+
+// plusBit is an address and two to the power of bit, unless that is too much.
+func plusBit(a netip.Addr, bit int) (netip.Addr, bool) {
+	b := a.AsSlice()
+	i := len(b) - 1 - bit/8
+	carry := uint16(1) << (bit % 8)
+	for ; i >= 0 && carry > 0; i-- {
+		carry += uint16(b[i])
+		b[i] = byte(carry)
+		carry >>= 8
+	}
+	sum, _ := netip.AddrFromSlice(b)
+	return sum, carry == 0
 }
 
 // ports looks for the ports that the request names.
 func (l *looker) ports(set *nftables.Set) (all []HeldPort, err error) {
 	for _, p := range l.request.Ports {
-		e, err := l.get(set, probeKey(l.request.Source.Addr(), p), 0)
+		e, err := l.get(set, probeKey(l.request.Source.Addr(), p))
 		if err != nil {
 			return nil, err
 		}
@@ -192,8 +222,8 @@ func probeKey(source netip.Addr, p HeldPort) []byte {
 
 // get asks for the element that answers to a key; nil if there is none, nor
 // its set.
-func (l *looker) get(set *nftables.Set, key []byte, flags uint32) (*heldElement, error) {
-	request, err := lookRequest(set, key, flags)
+func (l *looker) get(set *nftables.Set, key []byte) (*heldElement, error) {
+	request, err := lookRequest(set, key)
 	if err != nil {
 		return nil, err
 	}
@@ -208,8 +238,7 @@ func (l *looker) get(set *nftables.Set, key []byte, flags uint32) (*heldElement,
 }
 
 // ask sends a request and reads what comes up to its acknowledgement, which the
-// kernel sends behind the element; to the end of an interval that has none it
-// says nothing else (seen on Linux 6.18).
+// kernel sends behind the element.
 func (l *looker) ask(request netlink.Message, keyLength int) (found *heldElement, err error) {
 	sent, err := l.conn.Send(request)
 	if err != nil {

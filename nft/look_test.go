@@ -47,6 +47,7 @@ func TestLook(t *testing.T) {
 	host, table := load(t, enforce(),
 		element("198.51.100.7/32", time.Hour, "tcp/23 connect"),
 		element("198.51.100.0/28", 2*time.Hour, "operator"), element("255.0.0.0/8", time.Hour, "top"),
+		element("198.18.0.0/31", time.Hour, "left"), element("198.18.0.2/31", time.Hour, "right"), element("198.18.0.4/31", time.Hour, "third"),
 		element("2001:db8:1:2::/64", time.Hour, "wide"), element("fd88::5/128", time.Hour, "neighbour"),
 		element("2001:db8:8000::/33", 3*time.Hour, "far"),
 	)
@@ -77,6 +78,12 @@ func TestLook(t *testing.T) {
 		}},
 		{name: "the last of a prefix", address: "198.51.100.15", source: "198.51.100.15/32", want: Sight{
 			Net: held("nets4", "198.51.100.0", "198.51.100.15", 2*time.Hour, "operator"),
+		}},
+		{name: "the first of a prefix between two", address: "198.18.0.2", source: "198.18.0.2/32", want: Sight{
+			Net: held("nets4", "198.18.0.2", "198.18.0.3", time.Hour, "right"),
+		}},
+		{name: "the last of a prefix before another", address: "198.18.0.1", source: "198.18.0.1/32", want: Sight{
+			Net: held("nets4", "198.18.0.0", "198.18.0.1", time.Hour, "left"),
 		}},
 		{name: "before a prefix", address: "198.51.99.255", source: "198.51.99.255/32"},
 		{name: "behind a prefix", address: "198.51.100.16", source: "198.51.100.16/32"},

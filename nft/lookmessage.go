@@ -17,9 +17,8 @@ import (
 // https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/include/uapi/linux/netfilter/nf_tables.h
 const setElemExpressions = 0x0b
 
-// lookRequest is what "nft get element" sends, see elementRequest. With
-// NFT_SET_ELEM_INTERVAL_END among the flags it asks for the end of an interval.
-func lookRequest(set *nftables.Set, key []byte, flags uint32) (netlink.Message, error) {
+// lookRequest is what "nft get element" sends, see elementRequest.
+func lookRequest(set *nftables.Set, key []byte) (netlink.Message, error) {
 	enc := netlink.NewAttributeEncoder()
 	enc.ByteOrder = binary.BigEndian
 	enc.String(unix.NFTA_SET_ELEM_LIST_TABLE, set.Table.Name)
@@ -30,10 +29,6 @@ func lookRequest(set *nftables.Set, key []byte, flags uint32) (netlink.Message, 
 				data.Bytes(unix.NFTA_DATA_VALUE, key)
 				return nil
 			})
-			if flags != 0 {
-				elem.ByteOrder = binary.BigEndian
-				elem.Uint32(unix.NFTA_SET_ELEM_FLAGS, flags)
-			}
 			return nil
 		})
 		return nil

@@ -13,12 +13,12 @@ import (
 func Require(t testing.TB) {
 	t.Helper()
 	if errMissing != nil {
-		unavailable(t, "no network namespaces: %v", errMissing)
+		Unavailable(t, "no network namespaces: %v", errMissing)
 	}
 }
 
-// unavailable skips the test, or fails it in CI, where a skip would go unnoticed.
-func unavailable(t testing.TB, format string, args ...any) {
+// Unavailable skips the test, or fails it in CI, where a skip would go unnoticed.
+func Unavailable(t testing.TB, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatalf(format, args...)
@@ -57,6 +57,6 @@ func Tool(t testing.TB, name string) string {
 			return path
 		}
 	}
-	unavailable(t, "%s is not installed: it is in the Debian package %s", name, cmp.Or(packages[name], name))
+	Unavailable(t, "%s is not installed: it is in the Debian package %s", name, cmp.Or(packages[name], name))
 	return ""
 }
