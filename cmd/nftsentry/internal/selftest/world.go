@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"nftsentry/conf"
 	"nftsentry/integration/namespace"
@@ -192,6 +193,9 @@ func (w *world) dial(ctx context.Context, f family, source netip.Addr, port uint
 	defer cancel()
 	to := netip.AddrPortFrom(netip.MustParseAddr(f.guarded), port)
 	conn, err := w.scanner.Dial(ctx, "tcp", to.String(), source.String())
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return nil // connected, and closed by the decoy before this process had a look
+	}
 	if err != nil {
 		return err
 	}
