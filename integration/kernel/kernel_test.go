@@ -25,7 +25,7 @@ const bootWithin = 12 * time.Minute
 var plan = []struct{ dir, run, skip string }{
 	// The kernel contract: the table, its elements, what the kernel tells of them.
 	// Left out is what takes long and asks the kernel nothing new.
-	{"nft", ".", "^(TestManyIgnored|TestIgnoredWithoutGap|TestLookFull|TestOwnFloodIsSilent|Fuzz.*)$"},
+	{"nft", ".", "^(TestManyIgnored|TestIgnoredWithoutGap|TestLookFull|TestOwnFloodIsSilent|TestDamage|Fuzz.*)$"},
 	{"integration", only(
 		"TestEverythingStalls", "TestContainer", "TestIgnored", "TestPrefix6", "TestTeardown", // decoys
 		"TestNmapStealth", "TestNmapAck", "TestFirstPortBlocks", "TestKernelAlone", // what the kernel notices by itself
@@ -107,10 +107,15 @@ func boot(t *testing.T, base root, kernel string) {
 		}
 	}
 	passed := regexp.MustCompile(`(?m)^--- PASS`).FindAllString(console, -1)
-	t.Logf("%s: %d tests passed", filepath.Base(kernel), len(passed))
+	t.Logf("%s: %d tests passed, the longest in\n%s", filepath.Base(kernel), len(passed), longest(console))
 	if t.Failed() || strings.Contains(console, "--- SKIP") || len(passed) < 50 {
 		t.Errorf("the console:\n%s", console)
 	}
+}
+
+// longest are the tests of a console that took more than ten seconds.
+func longest(console string) string {
+	return strings.Join(regexp.MustCompile(`(?m)^--- PASS: \S+ \(\d{2,}\.\d+s\)`).FindAllString(console, -1), "\n")
 }
 
 // start boots a kernel, waits until it has powered off, and returns what it wrote
