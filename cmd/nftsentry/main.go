@@ -6,8 +6,11 @@ package main
 
 import "os"
 
-// version is set by the linker for releases.
-var version = "0.1.0-dev"
+// version and commit are set by the linker for packages; commit may be "".
+var (
+	version = "0.1.0-dev"
+	commit  string
+)
 
 func main() {
 	os.Exit(realMain())

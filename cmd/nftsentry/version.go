@@ -14,7 +14,11 @@ func newVersion(o *options) *cobra.Command {
 		Example: "  nftsentry version",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
-			_, err := fmt.Fprintf(o.out.data, "nftsentry %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			built := fmt.Sprintf("%s, %s/%s", runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			if commit != "" {
+				built += ", commit " + commit
+			}
+			_, err := fmt.Fprintf(o.out.data, "nftsentry %s (%s)\n", version, built)
 			return err
 		},
 	}
