@@ -7,14 +7,25 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 GO          ?= go
 FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT  := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-.PHONY: build run test deps lint unit soak bench fuzz clean help
+.PHONY: build release archives sbom checksums run test deps lint unit soak bench fuzz clean help
 
 build: bin/nftsentry
 
 .PHONY: bin/nftsentry
 bin/nftsentry: go
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/nftsentry
+
+# release builds all that is published into dist, which is emptied first: packages,
+# archives, lists of what is in the program, and checksums of them all. VERSION
+# names a version other than that of the commit's tag, as in VERSION=1.2.3; see
+# contrib/release/build for more.
+release: go
+	@GO=$(GO) contrib/release/build
+
+archives sbom checksums: go
+	@GO=$(GO) contrib/release/build $@
 
 run: build
 	bin/nftsentry run
@@ -29,7 +40,8 @@ lint: go
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet -tags bench ./...
 	$(GO) run $(STATICCHECK) -tags bench ./...
-	shellcheck .ci/run integration/deps integration/testdata/clean.sh
+	$(GO) run $(ACTIONLINT)
+	shellcheck .ci/run .ci/kernel contrib/release/build integration/deps integration/testdata/clean.sh
 
 unit: go
 	$(GO) test -race -timeout 20m ./...
@@ -55,15 +67,16 @@ fuzz: go
 	done
 
 clean:
-	rm -rf bin
+	rm -rf bin dist
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "make build   bin/nftsentry, without cgo"
+	@echo "make release   all that is published, into dist"
 	@echo "make bench   speed, cost and load, as tables"
 	@echo "make fuzz    each fuzz target for a minute"
 	@echo "make soak    kills, floods, full disks and full sets at full size: 20 minutes"
-	@echo "make lint    gofmt, go vet, staticcheck, shellcheck"
+	@echo "make lint    gofmt, go vet, staticcheck, actionlint, shellcheck"
 
 .PHONY: go
 go:

@@ -37,6 +37,7 @@ var arrows = map[string][]string{
 	"integration/namespace":           {},
 	"integration/netns":               {"integration/namespace"},
 	"integration/packet":              {},
+	"integration/release":             {},
 	"listener":                        {},
 	"nft":                             {},
 	"nft/survey":                      {},
