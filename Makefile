@@ -17,7 +17,7 @@ build: bin/nftsentry
 bin/nftsentry: go
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $@ ./cmd/nftsentry
 
-# release builds all that is published into dist, which is emptied first: packages,
+# release builds all that is published into dist, which is removed first: packages,
 # archives, lists of what is in the program, and checksums of them all. VERSION
 # names a version other than that of the commit's tag, as in VERSION=1.2.3; see
 # contrib/release/build for more.
