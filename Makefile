@@ -7,8 +7,9 @@ VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo 
 GO          ?= go
 FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ACTIONLINT  := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 
-.PHONY: build packages run test deps lint unit test-kernel soak bench fuzz clean help
+.PHONY: build packages release archives sbom checksums run test deps lint unit test-kernel soak bench fuzz clean help
 
 build: bin/nftsentry
 
@@ -21,6 +22,16 @@ bin/nftsentry: go
 # contrib/packages/build for more.
 packages: go
 	@GO=$(GO) contrib/packages/build $(KINDS)
+
+# release builds all that is published into dist, which is removed first: packages,
+# archives, lists of what is in the program, and checksums of them all. VERSION
+# names a version other than that of the commit's tag, as in VERSION=1.2.3; see
+# contrib/release/build for more.
+release: go
+	@GO=$(GO) contrib/release/build
+
+archives sbom checksums: go
+	@GO=$(GO) contrib/release/build $@
 
 run: build
 	bin/nftsentry run
@@ -35,8 +46,9 @@ lint: go
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	$(GO) vet -tags bench,intrusion,kernel ./...
 	$(GO) run $(STATICCHECK) -tags bench,intrusion,kernel ./...
-	shellcheck .ci/run integration/deps integration/testdata/clean.sh integration/packages/testdata/systemctl contrib/openrc/nftsentry
-	shellcheck contrib/packages/build contrib/packages/setup contrib/packages/deb/* contrib/packages/rpm/* contrib/packages/apk/*
+	$(GO) run $(ACTIONLINT)
+	shellcheck .ci/run .ci/kernel integration/deps integration/testdata/clean.sh integration/packages/testdata/systemctl contrib/openrc/nftsentry
+	shellcheck contrib/release/build contrib/packages/build contrib/packages/setup contrib/packages/deb/* contrib/packages/rpm/* contrib/packages/apk/*
 
 # unit runs the tests of the packages side by side, and then those with real
 # packets, which time things, with the machine for themselves. It runs both,
@@ -78,11 +90,12 @@ help:
 	@sed -n 's/^# make/make/p' Makefile
 	@echo "make build   bin/nftsentry, without cgo"
 	@echo "make packages   .deb, .rpm and .apk for amd64 and arm64, into dist"
+	@echo "make release   all that is published, into dist"
 	@echo "make bench   speed, cost and load, as tables"
 	@echo "make fuzz    each fuzz target for a minute"
 	@echo "make test-kernel   the tests that ask the kernel, on older ones"
 	@echo "make soak    kills, floods, full disks and full sets at full size: 20 minutes"
-	@echo "make lint    gofmt, go vet, staticcheck, shellcheck"
+	@echo "make lint    gofmt, go vet, staticcheck, actionlint, shellcheck"
 
 .PHONY: go
 go:

@@ -40,6 +40,7 @@ var arrows = map[string][]string{
 	"integration/netns":               {"integration/namespace"},
 	"integration/packages":            {},
 	"integration/packet":              {},
+	"integration/release":             {},
 	"listener":                        {},
 	"nft":                             {},
 	"nft/survey":                      {},
