@@ -47,7 +47,7 @@ lint: go
 	$(GO) vet -tags bench,intrusion,kernel ./...
 	$(GO) run $(STATICCHECK) -tags bench,intrusion,kernel ./...
 	$(GO) run $(ACTIONLINT)
-	shellcheck .ci/run .ci/kernel integration/deps integration/testdata/clean.sh integration/packages/testdata/systemctl contrib/openrc/nftsentry
+	shellcheck .ci/run integration/deps integration/kernel/fetch integration/testdata/clean.sh integration/packages/testdata/systemctl contrib/openrc/nftsentry
 	shellcheck contrib/release/build contrib/packages/build contrib/packages/setup contrib/packages/deb/* contrib/packages/rpm/* contrib/packages/apk/*
 
 # unit runs the tests of the packages side by side, and then those with real
