@@ -172,6 +172,7 @@ func TestExplainLogged(t *testing.T) {
 				for _, port := range []int{200, 201} {
 					_, _ = touch(w.client, "", f.server, port)
 				}
+				eventually(t, "both probes are told of", patience, func() bool { return outcomes(d.explained(f.client)) == "probe probe" })
 				if x := d.expectWhy(f.client, false, tt.first); x.Trigger.Ports > 2 || len(x.Trigger.Counted) != 2 {
 					t.Errorf("two ports: %+v", x)
 				}
