@@ -21,7 +21,7 @@ func TestContainerfile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := regexp.MustCompile(`(?m)^go (\S+)$`).FindSubmatch(mod)
-	got := regexp.MustCompile(`library/golang:(\S+) AS build`).FindSubmatch(text)
+	got := regexp.MustCompile(`golang:(\S+) AS build`).FindSubmatch(text)
 	if want == nil || got == nil || string(want[1]) != string(got[1]) {
 		t.Errorf("go.mod has %q, and the Containerfile %q", want, got)
 	}
