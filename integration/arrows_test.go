@@ -36,6 +36,7 @@ var arrows = map[string][]string{
 	"controller/tally":                {},
 	"controller/trace":                {},
 	"integration":                     {},
+	"integration/kernel":              {},
 	"integration/namespace":           {},
 	"integration/netns":               {"integration/namespace"},
 	"integration/packages":            {},
