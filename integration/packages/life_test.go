@@ -266,7 +266,7 @@ func TestPackagesLife(t *testing.T) {
 func expectOwners(t *testing.T, g *guarded) {
 	t.Helper()
 	got := g.must("stat", "--format", "%a %U %G %n", "/var/lib/nftsentry", "/run/nftsentry", "/etc/nftsentry/ignore")
-	want := "700 nftsentry nftsentry /var/lib/nftsentry\n750 nftsentry nftsentry /run/nftsentry\n644 root root /etc/nftsentry/ignore\n"
+	want := "755 nftsentry nftsentry /var/lib/nftsentry\n750 nftsentry nftsentry /run/nftsentry\n644 root root /etc/nftsentry/ignore\n"
 	if got != want {
 		t.Errorf("got:\n%swant:\n%s", got, want)
 	}

@@ -95,7 +95,7 @@ func TestUsersAndFolders(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, passwd)
 		}
 	}
-	for dir, mode := range map[string]os.FileMode{"etc/nftsentry": 0o755, "var/lib/nftsentry": 0o700, "run/nftsentry": 0o750} {
+	for dir, mode := range map[string]os.FileMode{"etc/nftsentry": 0o755, "var/lib/nftsentry": 0o755, "run/nftsentry": 0o750} {
 		info, err := os.Stat(filepath.Join(root, dir))
 		if err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v, want mode %v", dir, info, err, mode)
