@@ -44,7 +44,7 @@ func (o *options) become(name string) error {
 // giveFolders gives a user the folder of the state and that of the control
 // socket, which are made if they are missing.
 func giveFolders(cfg conf.Config, user sandbox.User) error {
-	if err := sandbox.MakeFolder(cfg.State.Dir, 0o700, user.UID, user.GID); err != nil {
+	if err := sandbox.MakeFolder(cfg.State.Dir, 0o755, user.UID, user.GID); err != nil {
 		return fmt.Errorf("state.dir: %w", err)
 	}
 	dir := filepath.Dir(cfg.Control.Socket)

@@ -208,9 +208,9 @@ func (s *hookService) run(ctx context.Context, hup <-chan os.Signal) error {
 	tasks, inner := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return s.server.Run(inner, s) })
 	tasks.Go(func() error { return s.reloadOn(inner, hup) })
-	s.notify(daemon.SdNotifyReady)
+	notifyManager(s.log, daemon.SdNotifyReady)
 	err := tasks.Wait()
-	s.notify(daemon.SdNotifyStopping)
+	notifyManager(s.log, daemon.SdNotifyStopping)
 	stopWorking()
 	err = errors.Join(err, worker.Wait())
 	stopTelling()
@@ -234,12 +234,5 @@ func (s *hookService) reloadOn(ctx context.Context, hup <-chan os.Signal) error 
 		if err != nil {
 			s.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		}
-	}
-}
-
-// notify tells the service manager, if there is one.
-func (s *hookService) notify(what string) {
-	if _, err := daemon.SdNotify(false, what); err != nil {
-		s.log.Warn("cannot tell the service manager", zap.String("what", what), zap.Error(err))
 	}
 }

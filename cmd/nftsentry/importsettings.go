@@ -117,6 +117,7 @@ func (t *translation) hostsDeny() {
 	}
 	c.set("hook.hosts_deny", "line", c.old)
 	c.note("lines go again when their blocks end. Those that Portsentry has written stay: take them out of /etc/hosts.deny by hand")
+	c.note("where hooks run as the user nftsentry-hook, as under systemd, he cannot write /etc/hosts.deny: file and line have to be others, see docs/hooks.md")
 	t.add(c)
 }
 

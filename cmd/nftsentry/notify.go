@@ -25,13 +25,15 @@ const notifyWithin = time.Second
 
 // notify tells the service manager, if there is one, some lines of
 // sd_notify(3).
-func (g *guard) notify(lines ...string) {
+func (g *guard) notify(lines ...string) { notifyManager(g.log, lines...) }
+
+func notifyManager(log *zap.Logger, lines ...string) {
 	socket := os.Getenv("NOTIFY_SOCKET")
 	if socket == "" {
 		return
 	}
 	if err := sendTo(socket, strings.Join(lines, "\n")); err != nil {
-		g.log.Warn("cannot tell the service manager", zap.Strings("what", lines), zap.Error(err))
+		log.Warn("cannot tell the service manager", zap.Strings("what", lines), zap.Error(err))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -265,7 +266,7 @@ func TestPackagesLife(t *testing.T) {
 func expectOwners(t *testing.T, g *guarded) {
 	t.Helper()
 	got := g.must("stat", "--format", "%a %U %G %n", "/var/lib/nftsentry", "/run/nftsentry", "/etc/nftsentry/ignore")
-	want := "700 nftsentry nftsentry /var/lib/nftsentry\n750 nftsentry nftsentry /run/nftsentry\n644 root root /etc/nftsentry/ignore\n"
+	want := "755 nftsentry nftsentry /var/lib/nftsentry\n750 nftsentry nftsentry /run/nftsentry\n644 root root /etc/nftsentry/ignore\n"
 	if got != want {
 		t.Errorf("got:\n%swant:\n%s", got, want)
 	}
@@ -315,6 +316,20 @@ func TestPackagesWithoutManager(t *testing.T) {
 	}
 	g.must("dpkg", "-P", "nftsentry")
 	g.expectGone()
+}
+
+// TestPackagesAfterRoot installs where a daemon of root's has left its files.
+func TestPackagesAfterRoot(t *testing.T) {
+	r := newRoot(t, netns.New(t, "server"), false)
+	r.write("var/lib/nftsentry/nftsentry.db", "blocks", 0o600)
+	r.write("srv/other", "not ours", 0o600)
+	r.must("ln", "-s", "/srv/other", "/var/lib/nftsentry/link")
+	r.must("dpkg", "-i", r.bring(built(t, "new", "deb")))
+	got := r.must("stat", "--format", "%U:%G %n", "/var/lib/nftsentry", "/var/lib/nftsentry/nftsentry.db", "/srv/other")
+	want := "nftsentry:nftsentry /var/lib/nftsentry\nnftsentry:nftsentry /var/lib/nftsentry/nftsentry.db\nroot:root /srv/other\n"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("owners (-want +got):\n%s", diff)
+	}
 }
 
 // TestPackagesBrokenConfig removes the package although its configuration has a

@@ -40,7 +40,7 @@ func newPlace(t *testing.T, host *netns.Host, uid int, conf string) *place {
 	p := &place{t, host, t.TempDir()}
 	passable(t, filepath.Join(p.dir, "x"))
 	passable(t, os.Getenv(programEnv))
-	for name, mode := range map[string]os.FileMode{"etc": 0o755, "state": 0o700, "run": 0o750} {
+	for name, mode := range map[string]os.FileMode{"etc": 0o755, "state": 0o755, "run": 0o750} {
 		must(t, os.Mkdir(p.path(name), mode))
 		if name != "etc" {
 			must(t, os.Chown(p.path(name), uid, uid))

@@ -39,6 +39,19 @@ func TestUnitVerified(t *testing.T) {
 	}
 }
 
+// TestUnitPaths has the unit start on a host without some of the folders that it names: not every processor has /lib64.
+func TestUnitPaths(t *testing.T) {
+	paths := strings.Fields(strings.Join(unit(t)["ExecPaths"], " "))
+	if !slices.Contains(paths, "/usr/sbin/nftsentry") {
+		t.Errorf("ExecPaths=%q: the program is not among them", paths)
+	}
+	for _, path := range paths {
+		if path != "/usr/sbin/nftsentry" && !strings.HasPrefix(path, "-/") {
+			t.Errorf("ExecPaths= has %s, without which the unit would not start: put a - before it", path)
+		}
+	}
+}
+
 // TestUnitStarts holds what the unit is for: that it starts before the network, and is started again.
 func TestUnitStarts(t *testing.T) {
 	u := unit(t)
@@ -82,7 +95,7 @@ func TestUsersAndFolders(t *testing.T) {
 			t.Errorf("no %s in\n%s", want, passwd)
 		}
 	}
-	for dir, mode := range map[string]os.FileMode{"etc/nftsentry": 0o755, "var/lib/nftsentry": 0o700, "run/nftsentry": 0o750} {
+	for dir, mode := range map[string]os.FileMode{"etc/nftsentry": 0o755, "var/lib/nftsentry": 0o755, "run/nftsentry": 0o750} {
 		info, err := os.Stat(filepath.Join(root, dir))
 		if err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v, want mode %v", dir, info, err, mode)
