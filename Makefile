@@ -87,15 +87,16 @@ clean:
 	rm -rf bin dist
 
 help:
-	@sed -n 's/^# make/make/p' Makefile
-	@echo "make build   bin/nftsentry, without cgo"
-	@echo "make packages   .deb, .rpm and .apk for amd64 and arm64, into dist"
-	@echo "make release   all that is published, into dist"
-	@echo "make bench   speed, cost and load, as tables"
-	@echo "make fuzz    each fuzz target for a minute"
-	@echo "make test-kernel   the tests that ask the kernel, on older ones"
-	@echo "make soak    kills, floods, full disks and full sets at full size: 20 minutes"
-	@echo "make lint    gofmt, go vet, staticcheck, actionlint, shellcheck"
+	@sed -n 's/^# make \([a-z]*\) */make \1\t/p' Makefile | expand -t 18
+	@echo "make build        bin/nftsentry, without cgo"
+	@echo "make packages     .deb, .rpm and .apk for amd64 and arm64, into dist; VERSION=1.2.3 and KINDS=deb choose"
+	@echo "make release      all that is published, into dist, which is removed first; VERSION=1.2.3 chooses"
+	@echo "make lint         gofmt, go vet, staticcheck, actionlint, shellcheck"
+	@echo "make test-kernel  the tests that ask the kernel, on older kernels under qemu"
+	@echo "make bench        speed, cost and load, as tables"
+	@echo "make fuzz         each fuzz target for a minute; FUZZTIME=10s chooses"
+	@echo "make soak         kills, floods, full disks and full sets at full size: 20 minutes"
+	@echo "make clean        remove bin and dist"
 
 .PHONY: go
 go:

@@ -45,6 +45,9 @@ daemon does. SIGTERM and SIGINT end it.`,
 		Example: "  nftsentry hook --peer nftsentry\n  nftsentry hook -c ./nftsentry.toml --socket ./hook.sock --peer 990",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if socket == "" {
+				return usagef("--socket: the path is empty: name the socket to make, or leave the flag out for %s", hookSocket)
+			}
 			uid, err := userID(peer)
 			if err != nil {
 				return err
@@ -77,7 +80,7 @@ func userID(name string) (uint32, error) {
 	}
 	n, err := strconv.ParseUint(id, 10, 32)
 	if err != nil {
-		return 0, usagef("--peer %q: there is no such user", name)
+		return 0, usagef("--peer %q: there is no such user: name the one that \"nftsentry run\" runs as, such as nftsentry", name)
 	}
 	return uint32(n), nil
 }
@@ -137,8 +140,8 @@ func readable(err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	return fmt.Errorf("%w: this runs as uid %d: let it read the file, by chmod o+r if it has no secrets, or else by its group "+
-		"and SupplementaryGroups= of the service", err, os.Geteuid())
+	return usagef("%w: this runs as uid %d: let it read the file, by chmod o+r if it has no secrets, or else by its group "+
+		"and SupplementaryGroups= of the service", pathError(err), os.Geteuid())
 }
 
 // warn tells of what will not work as it does in the daemon.

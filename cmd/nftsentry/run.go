@@ -33,6 +33,12 @@ a watchdog, that all is well as long as the control loop and the kernel answer.`
 		Example: "  nftsentry run\n  nftsentry run -c ./nftsentry.toml\n  nftsentry run --user nftsentry",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if user == "" && cmd.Flags().Changed("user") { // a variable that is not set would run it as root
+				return usagef("--user: the name is empty: name a user, or leave the flag out to go on as root")
+			}
+			if hookSocket == "" && cmd.Flags().Changed("hook-socket") {
+				return usagef("--hook-socket: the path is empty: name the socket of \"nftsentry hook\", or leave the flag out")
+			}
 			if _, _, err := o.load(); err != nil {
 				return err
 			}

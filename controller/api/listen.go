@@ -42,6 +42,9 @@ func Listen(path, group string, log *zap.Logger) (*Server, error) {
 			zap.String("group", group), zap.String("folder", closed))
 	}
 	lock, err := lockFile(path + ".lock")
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fmt.Errorf("control socket: %w: %s", err, letIn(path+".lock"))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
@@ -148,6 +151,14 @@ func lockFile(path string) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// letIn says what to do about a lock that this user may not make or write to.
+func letIn(path string) string {
+	if _, err := os.Lstat(path); err == nil {
+		return "the file is another user's, such as of an earlier nftsentry of root's: give it to this user, or remove it if none runs"
+	}
+	return "let this user write to the folder, or set control.socket to a path in a folder of its own, such as /run/nftsentry/control.sock"
 }
 
 // listen opens the socket in the place of a stale one. The caller holds the lock.

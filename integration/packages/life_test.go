@@ -293,7 +293,7 @@ func expectPurge(t *testing.T, g *guarded) {
 func TestPackagesWithoutManager(t *testing.T) {
 	g := newGuarded(t, false)
 	said := g.must("dpkg", "-i", g.bring(built(t, "old", "deb")))
-	expectWords(t, said, "to guard this host, run nftsentry run")
+	expectWords(t, said, "to guard this host, type: nftsentry run --user nftsentry")
 	if tables := g.tables(); tables != "" {
 		t.Errorf("an installation makes tables:\n%s", tables)
 	}

@@ -139,7 +139,8 @@ func testArchive(t *testing.T, dist string) (program []byte) {
 func expectHeader(t *testing.T, h *tar.Header) {
 	t.Helper()
 	mode := int64(0o644)
-	if h.Typeflag == tar.TypeDir || h.Name == name+"/nftsentry" {
+	switch {
+	case h.Typeflag == tar.TypeDir, h.Name == name+"/nftsentry", h.Name == name+"/contrib/openrc/nftsentry":
 		mode = 0o755
 	}
 	want := fmt.Sprintf("%o of %d:%d, named \"\" and \"\", of %v", mode, 0, 0, time.Unix(epoch, 0))

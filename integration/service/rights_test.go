@@ -129,6 +129,23 @@ func TestUserAfterRoot(t *testing.T) {
 	wantWell(t, p)
 }
 
+// TestUserAfterRootInHisFolders is the same where the folders were the user's
+// already, as a package makes them.
+func TestUserAfterRootInHisFolders(t *testing.T) {
+	p := newPlace(t, netns.New(t, "host"), 0, "")
+	d := p.start(nil, []string{"--user", "nobody"}, nil)
+	d.hear("READY=1")
+	d.stop(unix.SIGTERM)
+	must(t, os.Remove(p.path("run", "sock.lock")))
+	d = p.start(nil, nil, nil)
+	d.hear("READY=1")
+	p.must("block", "192.0.2.7")
+	d.stop(unix.SIGKILL)
+	d = p.start(nil, []string{"--user", "nobody"}, nil)
+	d.hear("READY=1")
+	wantWell(t, p)
+}
+
 func TestUserMistakes(t *testing.T) {
 	for _, tt := range []struct {
 		name, user string
@@ -140,11 +157,13 @@ func TestUserMistakes(t *testing.T) {
 		{"unknown", "no-such-user", nil, nil, 2, `nftsentry: --user no-such-user: this host has no such user: add it, such as by: useradd `},
 		{"root", "root", nil, nil, 2, `nftsentry: --user root: this user is root: name another, or leave the flag out`},
 		{"not root", "nobody", nil, asGuard(t), 2, `nftsentry: --user nobody: only root can become another user: start it as root, or leave the flag out`},
+		{"empty", "", nil, nil, 2, `nftsentry: --user: the name is empty: `},
 		{"a folder of others", "nobody", func(p *place) { must(p.t, os.Mkdir(p.path("state", "sub"), 0o755)) }, nil, 1, `nftsentry: --user nobody: state.dir: `},
 		{"a link", "nobody", func(p *place) {
 			must(p.t, os.Rename(p.path("state"), p.path("elsewhere")))
 			must(p.t, os.Symlink("elsewhere", p.path("state")))
 		}, nil, 1, `nftsentry: --user nobody: state.dir: `},
+		{"a folder out of reach", "nobody", func(p *place) { must(p.t, os.Chmod(p.path(), 0o700)) }, nil, 2, `nftsentry: --user nobody: state.dir: `},
 		{"secret configuration", "nobody", func(p *place) { must(p.t, os.Chmod(p.path("etc", "nftsentry.toml"), 0o600)) }, nil, 2,
 			`nftsentry: --user nobody: the user has no right to read the configuration: `},
 	} {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -28,7 +29,8 @@ func Listen(path string, peer uint32, log *zap.Logger) (*Server, error) {
 	}
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("socket of the hook service: %w", err)
+		return nil, fmt.Errorf("socket of the hook service: %w: make the folder %s and give it to the user who runs this (uid %d), "+
+			"or name another path with --socket", err, filepath.Dir(path), os.Geteuid())
 	}
 	if err := os.Chmod(path, 0o666); err != nil {
 		return nil, errors.Join(err, l.Close())

@@ -12,7 +12,7 @@ import (
 )
 
 // MakeFolder makes a folder with all above it, if it is missing, and gives it with the files in it to a user. One that
-// is his already is left as it is with all that is in it: whoever owns a folder could have root give him others' files.
+// is his already is left as it is with all that is in it, see Adopt.
 // One with folders in it, or where others may write, is an error.
 //
 // Errors: those of the file system, with a path.
@@ -54,7 +54,7 @@ func own(folder *os.File, uid, gid int) error {
 		if e.Type() == fs.ModeSocket { // of a daemon that is gone; only root can have put it here
 			err = unix.Fchownat(int(folder.Fd()), e.Name(), uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 		} else {
-			err = ownFile(folder, e.Name(), uid, gid)
+			err = ownFile(folder, e.Name(), uid, gid, false)
 		}
 		if err != nil {
 			return err
@@ -63,8 +63,8 @@ func own(folder *os.File, uid, gid int) error {
 	return folder.Chown(uid, gid)
 }
 
-// ownFile gives a regular file that has no other name to a user.
-func ownFile(folder *os.File, name string, uid, gid int) error {
+// ownFile gives a regular file that has no other name to a user; perhaps only one of root's.
+func ownFile(folder *os.File, name string, uid, gid int, ofRoot bool) error {
 	fd, err := unix.Openat(int(folder.Fd()), name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENOENT) {
 		return nil // a symbolic link, a socket, or gone
@@ -76,14 +76,15 @@ func ownFile(folder *os.File, name string, uid, gid int) error {
 	f := os.NewFile(uintptr(fd), path)
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 {
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Nlink == 1 && (!ofRoot || st.Uid == 0) {
 		err = f.Chown(uid, gid)
 	}
 	return errors.Join(err, f.Close())
 }
 
 // Adopt gives the files of root's in a folder to the owner of the folder, if that is another: those that root has made
-// for a daemon that is to write to them.
+// for a daemon that is to write to them. A file with a second name, or behind a symbolic link, is none of them: the owner of
+// the folder could have root give him any file in that way.
 func Adopt(path string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -100,7 +101,7 @@ func adopt(folder *os.File) error {
 	}
 	names, err := folder.Readdirnames(-1)
 	for _, name := range names {
-		err = errors.Join(err, ownFile(folder, name, int(st.Uid), int(st.Gid)))
+		err = errors.Join(err, ownFile(folder, name, int(st.Uid), int(st.Gid), true))
 	}
 	return err
 }
