@@ -29,9 +29,8 @@ var plan = []struct{ dir, run, skip string }{
 	{"integration", only(
 		"TestEverythingStalls", "TestContainer", "TestIgnored", "TestPrefix6", "TestTeardown", // decoys
 		"TestNmapStealth", "TestNmapAck", "TestFirstPortBlocks", "TestKernelAlone", // what the kernel notices by itself
-		"TestResilienceReboot", // restored
+		"TestHeals", "TestResilienceReboot", // healed and restored
 	), "^$"},
-	{"integration", "^TestHeals$/^(flush_ruleset|delete_table|flush_chain|delete_elements)$", "^$"},
 }
 
 // only matches these tests.
