@@ -21,7 +21,8 @@ const (
 )
 
 // newLogger writes to standard error: lines for a person on a terminal, JSON
-// elsewhere, unless the configuration says which. Its level can be changed.
+// elsewhere, unless the configuration says which. The journal is told the level
+// of each line. Its level can be changed.
 func newLogger(cfg conf.Log, out *output) (*zap.Logger, zap.AtomicLevel) {
 	human := cfg.Format == conf.Console || cfg.Format == conf.Auto && isTerminal(os.Stderr)
 	enc := zapcore.EncoderConfig{
@@ -34,6 +35,9 @@ func newLogger(cfg conf.Log, out *output) (*zap.Logger, zap.AtomicLevel) {
 		enc.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05")
 		enc.ConsoleSeparator = "  "
 		encoder = zapcore.NewConsoleEncoder(enc)
+	}
+	if toJournal(out.messages) {
+		encoder = &journalEncoder{encoder}
 	}
 	level := zap.NewAtomicLevelAt(cfg.Level)
 	return zap.New(sampled(zapcore.NewCore(encoder, zapcore.Lock(zapcore.AddSync(out.messages)), level))), level

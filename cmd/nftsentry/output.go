@@ -20,6 +20,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"go.uber.org/zap/zapcore"
 	"golang.org/x/sys/unix"
 
 	"nftsentry/conf"
@@ -83,7 +84,7 @@ func (o *output) finish(err error) int {
 		return exitDone
 	}
 	if !errors.Is(err, errSilent) {
-		o.message(err)
+		o.say(zapcore.ErrorLevel, err)
 	}
 	switch {
 	case isUsage(err):
@@ -94,10 +95,18 @@ func (o *output) finish(err error) int {
 	return exitFailed
 }
 
-// message prints an error, a line for each of its lines.
-func (o *output) message(err error) {
+// message prints what is wrong and does not end the command, a line for each of
+// its lines.
+func (o *output) message(err error) { o.say(zapcore.WarnLevel, err) }
+
+// say prints an error; the level is for the journal.
+func (o *output) say(level zapcore.Level, err error) {
+	prefix := "nftsentry: "
+	if toJournal(o.messages) {
+		prefix = priority(level) + prefix
+	}
 	for line := range strings.Lines(err.Error()) {
-		fmt.Fprintf(o.messages, "nftsentry: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(o.messages, "%s%s\n", prefix, strings.TrimSuffix(line, "\n"))
 	}
 }
 

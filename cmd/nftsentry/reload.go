@@ -30,17 +30,12 @@ answer is named, and reads it once it is back.`,
 		Example: "  nftsentry check && nftsentry reload",
 		Args:    arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			client, err := o.client()
-			var wrong conf.Errors
-			broken := errors.As(err, &wrong)
-			if broken { // the daemon tells the mistakes; where it is the file does not
-				client, err = api.NewClient(conf.Default().Control.Socket), nil
-			}
+			socket, wrong, err := o.socketToReload()
 			if err != nil {
 				return err
 			}
-			r, err := client.Reload(cmd.Context())
-			if broken && errors.Is(err, api.ErrNoDaemon) {
+			r, err := api.NewClient(socket).Reload(cmd.Context())
+			if wrong != nil && errors.Is(err, api.ErrNoDaemon) {
 				return wrong
 			}
 			if err != nil {
@@ -57,6 +52,19 @@ answer is named, and reads it once it is back.`,
 		},
 	}
 	return o.asks(cmd)
+}
+
+// socketToReload is where the daemon is, and what is wrong in the file, of which
+// the daemon tells if it is there. Where it is a wrong file does not say.
+func (o *options) socketToReload() (socket string, wrong conf.Errors, err error) {
+	if o.socket != "" {
+		return o.socket, nil, nil
+	}
+	cfg, _, err := o.load()
+	if errors.As(err, &wrong) {
+		return conf.Default().Control.Socket, wrong, nil
+	}
+	return cfg.Control.Socket, nil, err
 }
 
 // eachLine makes an error of each line of one, as wrong a usage as it was.

@@ -176,12 +176,13 @@ func (o *options) load() (conf.Config, string, error) {
 	return cfg, file, err
 }
 
-// client is for the commands that ask the daemon.
+// client is for the commands that ask the daemon. It is asked on the default
+// socket where the file has mistakes: it runs on with what it has read before.
 func (o *options) client() (*api.Client, error) {
 	if o.socket != "" {
 		return api.NewClient(o.socket), nil
 	}
-	cfg, _, err := o.load()
+	cfg, err := o.loadOrDefault()
 	if err != nil {
 		return nil, err
 	}

@@ -218,7 +218,7 @@ func (t trust) program(path string) (*os.File, error) {
 	case info.Mode()&0o111 == 0:
 		err = fmt.Errorf("%s: is no program: nobody may execute it (mode %04o): chmod +x %s", path, info.Mode().Perm(), path)
 	default:
-		err = executable(f, path)
+		err = executable(f, info.Mode(), path)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -227,12 +227,21 @@ func (t trust) program(path string) (*os.File, error) {
 }
 
 // executable says whether this process may execute what is open.
-func executable(f *os.File, path string) error {
+func executable(f *os.File, mode fs.FileMode, path string) error {
 	err := unix.Access(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), unix.X_OK)
 	if err != nil {
-		err = denied(&fs.PathError{Op: "execute", Path: path, Err: err}, fmt.Sprintf("run it: chmod o+rx %s", path))
+		err = denied(&fs.PathError{Op: "execute", Path: path, Err: err}, toExecute(mode, path))
 	}
 	return err
+}
+
+// toExecute is what to do for a program that this process may not execute. One
+// that everybody may is on a file system mounted noexec.
+func toExecute(mode fs.FileMode, path string) string {
+	if mode&0o005 == 0o005 {
+		return "run it: its file system is mounted noexec, which a unit does by NoExecPaths=: empty it in a drop-in, or let nftsentry-hook.service run the hooks"
+	}
+	return fmt.Sprintf("run it: chmod o+rx %s", path)
 }
 
 // denied adds to an error for want of a right whose right it is, and what to do to let him.
