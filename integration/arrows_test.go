@@ -36,6 +36,8 @@ var arrows = map[string][]string{
 	"controller/tally":                {},
 	"controller/trace":                {},
 	"integration":                     {},
+	"integration/bench":               {},
+	"integration/bench/figure":        {},
 	"integration/kernel":              {},
 	"integration/namespace":           {},
 	"integration/netns":               {"integration/namespace"},
