@@ -8,8 +8,9 @@ GO          ?= go
 FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT  := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
-.PHONY: build packages release archives sbom checksums run test deps lint unit test-kernel soak bench fuzz clean help
+.PHONY: build packages release archives sbom checksums run test deps lint unit test-kernel soak bench microbench fuzz clean help
 
 build: bin/nftsentry
 
@@ -74,6 +75,17 @@ soak: deps
 bench: deps
 	$(GO) test -tags bench -count=1 -v -timeout 10m -run '^TestBench' ./integration
 
+# microbench measures, in three minutes or so, what each packet and each block
+# costs the program, in time and memory. What it prints is in bin/microbench.txt
+# before it is summed up, so that benchstat can compare it with a later one.
+microbench: go
+	@mkdir -p bin
+	$(GO) test -run '^$$' -bench '^Benchmark(Datagram|Flood|Event|Run|Transaction|Block|Hear)$$' -benchmem -benchtime 50ms -count 10 \
+		./listener ./controller ./nft ./cmd/nftsentry > bin/microbench.txt || { cat bin/microbench.txt; exit 1; }
+	@$(GO) run $(BENCHSTAT) bin/microbench.txt
+	@echo && echo "The same events, with more blocks in place:" && echo
+	@$(GO) run $(BENCHSTAT) -filter '.name:Event .unit:sec/op' -row /event -col /blocks bin/microbench.txt
+
 # fuzz runs each fuzz target for FUZZTIME, a minute unless told otherwise.
 fuzz: go
 	@for package in $$($(GO) list ./...); do \
@@ -94,6 +106,7 @@ help:
 	@echo "make lint         gofmt, go vet, staticcheck, actionlint, shellcheck"
 	@echo "make test-kernel  the tests that ask the kernel, on older kernels under qemu"
 	@echo "make bench        speed, cost and load, as tables"
+	@echo "make microbench   time and memory for each packet and each block, as benchstat's tables: 3 minutes"
 	@echo "make fuzz         each fuzz target for a minute; FUZZTIME=10s chooses"
 	@echo "make soak         kills, floods, full disks and full sets at full size: 20 minutes"
 	@echo "make clean        remove bin and dist"
