@@ -1,0 +1,44 @@
+//go:build bench
+
+package bench
+
+import (
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+
+	"nftsentry/integration/netns"
+)
+
+// refused are the IPv4 sources that the kernel of a host refuses, by whatever
+// means a guard has had it do so: a route that leads nowhere, a rule for each
+// source, which iptables(8) makes as well, or an element of blocked4. A line of
+// hosts.deny is none: it matters to those services alone that ask for it.
+func refused(t testing.TB, host *netns.Host) map[netip.Addr]bool {
+	t.Helper()
+	nft := netns.Tool(t, "nft")
+	rules := host.Output(t, nft, "-n", "-t", "list", "ruleset")
+	out := make(map[netip.Addr]bool)
+	collect(out, aRule, rules)
+	collect(out, aRoute, host.Output(t, netns.Tool(t, "ip"), "-4", "route", "show", "table", "all"))
+	if strings.Contains(rules, "table inet nftsentry ") {
+		collect(out, anElement, host.Output(t, nft, "-n", "list", "set", "inet", "nftsentry", "blocked4"))
+	}
+	return out
+}
+
+var (
+	aRule     = regexp.MustCompile(`(?mi)^\s*ip saddr (\d+\.\d+\.\d+\.\d+) .*\b(?:drop|reject)`)
+	aRoute    = regexp.MustCompile(`(?m)^(?:unreachable|blackhole|prohibit) (\d+\.\d+\.\d+\.\d+) `)
+	anElement = regexp.MustCompile(`(\d+\.\d+\.\d+\.\d+) timeout `)
+)
+
+// collect adds the addresses that an expression finds in a text.
+func collect(to map[netip.Addr]bool, what *regexp.Regexp, text string) {
+	for _, m := range what.FindAllStringSubmatch(text, -1) {
+		if a, err := netip.ParseAddr(m[1]); err == nil {
+			to[a] = true
+		}
+	}
+}
