@@ -55,7 +55,7 @@ func (f flood) String() string {
 const (
 	// floodLasts is how long a flood is measured. What a guard needs to look
 	// at what has come is added.
-	floodLasts = 1500 * time.Millisecond
+	floodLasts = 2 * time.Second
 	visitEvery = 100 * time.Millisecond // of a client that does nothing wrong
 	patience   = 3 * time.Second        // of that client
 )

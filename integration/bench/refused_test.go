@@ -31,7 +31,7 @@ func refused(t testing.TB, host *netns.Host) map[netip.Addr]bool {
 var (
 	aRule     = regexp.MustCompile(`(?mi)^\s*ip saddr (\d+\.\d+\.\d+\.\d+) .*\b(?:drop|reject)`)
 	aRoute    = regexp.MustCompile(`(?m)^(?:unreachable|blackhole|prohibit) (\d+\.\d+\.\d+\.\d+) `)
-	anElement = regexp.MustCompile(`(\d+\.\d+\.\d+\.\d+) timeout `)
+	anElement = regexp.MustCompile(`(\d+\.\d+\.\d+\.\d+) (?:counter packets \d+ bytes \d+ )?timeout `)
 )
 
 // collect adds the addresses that an expression finds in a text.
