@@ -3,9 +3,11 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -52,25 +54,33 @@ func (f flood) String() string {
 	return fmt.Sprintf("forged SYNs to %s, %d/s", f.to, f.rate)
 }
 
+// lastsEnv is how long each flood is measured, such as "10s"; two seconds
+// unless it says so. What a guard needs to look at what has come is added.
+const lastsEnv = "NFTSENTRY_BENCH_FLOOD"
+
 const (
-	// floodLasts is how long a flood is measured. What a guard needs to look
-	// at what has come is added.
-	floodLasts = 2 * time.Second
 	visitEvery = 100 * time.Millisecond // of a client that does nothing wrong
 	patience   = 3 * time.Second        // of that client
+	stranger4  = "10.8.2.2"             // behind the router as well; has done nothing
 )
 
 // TestBenchFlood floods hosts with forged SYNs while a client and a scanner
-// come by, and has a forger try to get a host blocked that has done nothing.
+// come by, and has a forger try to get hosts blocked that have done nothing.
 // All of it begins anew, tool and network, for each flood.
 func TestBenchFlood(t *testing.T) {
+	lasts, err := time.ParseDuration(cmp.Or(os.Getenv(lastsEnv), "2s"))
+	if err != nil || lasts <= 0 || lasts > 30*time.Second {
+		t.Fatalf("%s: want up to 30s, got %q", lastsEnv, os.Getenv(lastsEnv))
+	}
 	r := record(t, "flood")
 	each(t, all(), func(t *testing.T, g guard) { benchFramed(t, r, g) })
 	installed := slices.DeleteFunc(all(), func(g guard) bool { return len(g.absent()) > 0 })
 	for round := range slices.MaxFunc(floods, func(a, b flood) int { return a.rounds - b.rounds }).rounds {
 		for _, f := range floods {
 			if round < f.rounds {
-				each(t, installed, func(t *testing.T, g guard) { benchFlood(t, r, g, f) })
+				t.Run(f.String(), func(t *testing.T) {
+					each(t, installed, func(t *testing.T, g guard) { benchFlood(t, r, g, f, lasts) })
+				})
 			}
 		}
 	}
@@ -85,36 +95,50 @@ type siege struct {
 	guard guard
 	tool  *running
 	used  *account
+	lasts time.Duration
 }
 
-func benchFlood(t *testing.T, r *recorder, g guard, f flood) {
+func benchFlood(t *testing.T, r *recorder, g guard, f flood, lasts time.Duration) {
 	t.Helper()
-	s := &siege{world: newWorld(t), t: t, r: r, flood: f, guard: g, used: openAccount(t)}
+	s := &siege{world: newWorld(t), t: t, r: r, flood: f, guard: g, used: openAccount(t), lasts: lasts + g.lag}
 	forsake(t, s.router)
 	echo(t, s.server, 80)
 	s.tool = g.start(t, s.server)
 	s.used.join(t, s.tool.pids)
+	s.client.Addr(t, "eth0", stranger4+"/16")
 	if ok, _ := s.reaches(client4); !ok { // the neighbours know each other from now on
 		t.Fatal("no answer before the flood")
 	}
 	s.run()
-	s.add("sources blocked", "", float64(len(refused(t, s.server))))
+	blocked := refused(t, s.server)
+	s.add("third host is blocked in it", "", one(blocked[netip.MustParseAddr(stranger4)]))
+	maps.DeleteFunc(blocked, func(a netip.Addr, _ bool) bool { return !forged.Contains(a) })
+	s.add("forged sources blocked", "", float64(len(blocked)))
+}
+
+// one is 1 for what is true.
+func one(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }
 
 // forsake has the router lose what is sent to forged sources, as a network
-// does that is not there; it would say that there is none, otherwise.
+// does that is not there. It would answer that there is none, otherwise.
 func forsake(t testing.TB, router *netns.Host) {
 	t.Helper()
 	router.Output(t, netns.Tool(t, "ip"), "route", "add", "blackhole", forged.String())
 }
 
-// echo serves a port: what comes goes back.
+// echo serves a port until the test ends: what comes goes back.
 func echo(t testing.TB, host *netns.Host, port int) {
 	t.Helper()
 	l, err := host.Listen("tcp", ":"+strconv.Itoa(port))
 	if err != nil {
 		t.Fatal(err)
 	}
+	context.AfterFunc(t.Context(), func() { _ = l.Close() })
 	var all errgroup.Group
 	all.Go(func() error {
 		for {
@@ -123,13 +147,13 @@ func echo(t testing.TB, host *netns.Host, port int) {
 				return nil // it is closed
 			}
 			all.Go(func() error {
-				defer conn.Close()
+				defer context.AfterFunc(t.Context(), func() { _ = conn.Close() })()
 				_, _ = io.Copy(conn, conn)
-				return nil
+				return conn.Close()
 			})
 		}
 	})
-	t.Cleanup(func() { _ = l.Close() })
+	t.Cleanup(func() { _ = all.Wait() })
 }
 
 func (s *siege) add(measure, unit string, values ...float64) {
@@ -138,7 +162,8 @@ func (s *siege) add(measure, unit string, values ...float64) {
 }
 
 // run floods the host. What the tool uses is measured first, with the client
-// alone; the scanner comes after that, into the same flood.
+// alone. After that, and into the same flood, the forger takes the name of a
+// third host, and a scanner comes.
 func (s *siege) run() {
 	s.t.Helper()
 	ctx, stop := context.WithCancel(s.t.Context())
@@ -154,13 +179,14 @@ func (s *siege) run() {
 		return err
 	})
 	s.measure()
+	frame(s.t, packet.Open(s.t, s.router), stranger4, s.tool.ports)
 	s.scan()
 	stop()
 	if err := all.Wait(); err != nil {
 		s.t.Fatal(err)
 	}
 	rate := float64(sent) / flowed.Seconds()
-	if rate < 500 || s.flood.rate > 1000 && rate < float64(s.flood.rate)/2 {
+	if rate < float64(cmp.Or(s.flood.rate, 10_000))/2 {
 		s.t.Errorf("%.0f packets a second are no flood", rate)
 	}
 	s.add("sent", "packets/s", rate)
@@ -169,19 +195,16 @@ func (s *siege) run() {
 // measure takes what the tool and the machine use, and what the client sees.
 func (s *siege) measure() {
 	s.t.Helper()
-	lasts := floodLasts + s.guard.lag
-	ctx, cancel := context.WithTimeout(s.t.Context(), lasts)
-	defer cancel()
 	var client errgroup.Group
 	var took []time.Duration
 	failed := 0
 	client.Go(func() error {
-		took, failed = s.visit(ctx)
+		took, failed = s.visit()
 		return nil
 	})
 	began, cpu, machine, tracked := time.Now(), s.used.cpu(s.t), busy(s.t), 0
 	var most usage
-	for ctx.Err() == nil {
+	for time.Since(began) < s.lasts {
 		now := s.used.usage(s.t)
 		most.rss, most.processes = max(most.rss, now.rss), max(most.processes, now.processes)
 		tracked = max(tracked, connections(s.t, s.server))
@@ -204,33 +227,22 @@ func (s *siege) measure() {
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// visit has the client connect again and again until ctx ends. It returns how
-// long it took each time, and how many of these gave up at last.
-func (s *siege) visit(ctx context.Context) (took []time.Duration, failed int) {
+// visit has the client connect again and again. It returns how long it took
+// each time, and how many of these gave up at last.
+func (s *siege) visit() (took []time.Duration, failed int) {
+	took = make([]time.Duration, s.lasts/visitEvery)
+	ok := make([]bool, len(took))
 	var all errgroup.Group
-	type visit struct {
-		ok   bool
-		took time.Duration
-	}
-	var visits []*visit
-	for tick := time.NewTicker(visitEvery); ctx.Err() == nil; {
-		v := new(visit)
-		visits = append(visits, v)
+	for i := range took {
 		all.Go(func() error {
-			v.ok, v.took = s.reaches(client4)
+			ok[i], took[i] = s.reaches(client4)
 			return nil
 		})
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-		}
+		time.Sleep(visitEvery)
 	}
 	_ = all.Wait()
-	for _, v := range visits {
-		took = append(took, v.took)
-		if !v.ok {
-			failed++
-		}
+	for _, ok := range ok {
+		failed += int(one(!ok))
 	}
 	return took, failed
 }
@@ -250,7 +262,8 @@ func (w *world) reaches(from string) (ok bool, took time.Duration) {
 }
 
 // scan has a source of its own connect to what has the tool block it, again
-// and again each 100 ms until it is blocked.
+// and again until it is blocked. It is too late after two seconds, and twice
+// what the tool needs to look.
 func (s *siege) scan() {
 	s.t.Helper()
 	if len(s.tool.ports) == 0 {
@@ -260,22 +273,26 @@ func (s *siege) scan() {
 	s.client.Addr(s.t, "eth0", scanner.String()+"/16")
 	began := time.Now()
 	blocked := false
-	for !blocked && time.Since(began) < floodLasts+2*s.guard.lag {
+	for !blocked && time.Since(began) < 2*time.Second+2*s.guard.lag {
 		for _, port := range s.tool.ports {
-			ctx, cancel := context.WithTimeout(s.t.Context(), 100*time.Millisecond)
-			if conn, err := s.client.Dial(ctx, "tcp", net.JoinHostPort(server4, strconv.Itoa(int(port))), scanner.String()); err == nil {
-				_ = conn.Close()
-			}
-			cancel()
+			s.touch(scanner, port)
 		}
 		blocked = refused(s.t, s.server)[scanner]
 	}
-	if !blocked {
-		s.add("scanner is blocked meanwhile", "", 0)
-		return
+	s.add("scanner is blocked meanwhile", "", one(blocked))
+	if blocked {
+		s.add("scanner is blocked after", "ms", ms(time.Since(began)))
 	}
-	s.add("scanner is blocked meanwhile", "", 1)
-	s.add("scanner is blocked after", "ms", ms(time.Since(began)))
+}
+
+// touch connects to a port, if that takes no longer than 100 ms.
+func (s *siege) touch(scanner netip.Addr, port uint16) {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 100*time.Millisecond)
+	defer cancel()
+	conn, err := s.client.Dial(ctx, "tcp", net.JoinHostPort(server4, strconv.Itoa(int(port))), scanner.String())
+	if err == nil {
+		_ = conn.Close()
+	}
 }
 
 // busy is how long the cores of the machine have worked, of proc_stat(5), in

@@ -21,15 +21,15 @@ func benchFramed(t *testing.T, r *recorder, g guard) {
 	echo(t, w.server, 80)
 	echo(t, w.server, 22)
 	tool := g.start(t, w.server)
-	const stranger, known = "10.8.2.2", "10.8.2.3"
-	w.client.Addr(t, "eth0", stranger+"/16", known+"/16")
-	session, err := w.client.Dial(t.Context(), "tcp", server4+":22", known)
+	const known4 = "10.8.2.3"
+	w.client.Addr(t, "eth0", stranger4+"/16", known4+"/16")
+	session, err := w.client.Dial(t.Context(), "tcp", server4+":22", known4)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer session.Close()
 	forger := packet.Open(t, w.router)
-	for _, host := range []string{stranger, known} {
+	for _, host := range []string{stranger4, known4} {
 		if ok, _ := w.reaches(host); !ok || !answers(session) {
 			t.Fatalf("no answer to %s before anything has happened", host)
 		}
@@ -40,16 +40,14 @@ func benchFramed(t *testing.T, r *recorder, g guard) {
 	kase := fmt.Sprintf("%d SYNs in the name of a third host", len(decoyPorts))
 	add := func(measure string, cut bool) {
 		t.Helper()
-		if !cut {
-			r.add(kase, g.name, measure, "", 0)
-			return
+		r.add(kase, g.name, measure, "", one(cut))
+		if cut {
+			r.add(kase, g.name, measure+" for", "s", g.lasts)
 		}
-		r.add(kase, g.name, measure, "", 1)
-		r.add(kase, g.name, measure+" for", "s", g.lasts)
 	}
-	reached, _ := w.reaches(stranger)
+	reached, _ := w.reaches(stranger4)
 	add("a stranger is cut off", !reached)
-	reached, _ = w.reaches(known)
+	reached, _ = w.reaches(known4)
 	add("one with a session is cut off", !reached)
 	add("its session is cut off", !answers(session))
 }
