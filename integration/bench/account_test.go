@@ -17,8 +17,7 @@ import (
 // that have ended since, in a control group of its own: cgroups(7), version 2.
 // It needs no controller.
 type account struct {
-	dir  string // of the group
-	pids []int  // that have joined
+	dir string // of the group
 }
 
 // openAccount makes the group. It is made before the processes are started, so
@@ -74,11 +73,10 @@ func closeGroup(dir string) (err error) {
 	return err
 }
 
-// join has processes and their descendants counted from now on.
+// join has processes counted from now on, and what they start.
 func (a *account) join(t testing.TB, pids []int) {
 	t.Helper()
-	a.pids = pids
-	for _, pid := range withDescendants(pids) {
+	for _, pid := range pids {
 		err := os.WriteFile(filepath.Join(a.dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 		if err != nil {
 			t.Fatal(fmt.Errorf("count process %d: %w", pid, err))

@@ -13,7 +13,7 @@ import (
 
 // refused are the IPv4 sources that the kernel of a host refuses, by whatever
 // means a guard has had it do so: a route that leads nowhere, a rule for each
-// source, which iptables(8) makes as well, or an element of blocked4. A line of
+// source, which iptables(8) makes as well, or an element of a set. A line of
 // hosts.deny is none: it matters to those services alone that ask for it.
 func refused(t testing.TB, host *netns.Host) map[netip.Addr]bool {
 	t.Helper()
@@ -22,16 +22,23 @@ func refused(t testing.TB, host *netns.Host) map[netip.Addr]bool {
 	out := make(map[netip.Addr]bool)
 	collect(out, aRule, rules)
 	collect(out, aRoute, host.Output(t, netns.Tool(t, "ip"), "-4", "route", "show", "table", "all"))
-	if strings.Contains(rules, "table inet nftsentry ") {
-		collect(out, anElement, host.Output(t, nft, "-n", "list", "set", "inet", "nftsentry", "blocked4"))
+	var table []string
+	for line := range strings.Lines(rules) {
+		switch words := strings.Fields(line); {
+		case len(words) == 4 && words[0] == "table":
+			table = words[1:3]
+		case len(words) == 3 && words[0] == "set" && blockSet.MatchString(words[1]):
+			collect(out, anElement, host.Output(t, nft, "-n", "list", "set", table[0], table[1], words[1]))
+		}
 	}
 	return out
 }
 
 var (
+	blockSet  = regexp.MustCompile(`^(?:blocked4|addr-set-.*|attackers)$`) // of nftsentry, fail2ban and sshguard
 	aRule     = regexp.MustCompile(`(?mi)^\s*ip saddr (\d+\.\d+\.\d+\.\d+) .*\b(?:drop|reject)`)
 	aRoute    = regexp.MustCompile(`(?m)^(?:unreachable|blackhole|prohibit) (\d+\.\d+\.\d+\.\d+) `)
-	anElement = regexp.MustCompile(`(\d+\.\d+\.\d+\.\d+) (?:counter packets \d+ bytes \d+ )?timeout `)
+	anElement = regexp.MustCompile(`[{,\s](\d+\.\d+\.\d+\.\d+)[\s,]`)
 )
 
 // collect adds the addresses that an expression finds in a text.
