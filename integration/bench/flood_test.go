@@ -51,7 +51,7 @@ func (f flood) String() string {
 	if f.rate == 0 {
 		return fmt.Sprintf("forged SYNs to %s, as many as one core sends", f.to)
 	}
-	return fmt.Sprintf("forged SYNs to %s, %d/s", f.to, f.rate)
+	return fmt.Sprintf("forged SYNs to %s, %d a second", f.to, f.rate)
 }
 
 // lastsEnv is how long each flood is measured, such as "10s"; two seconds
