@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"nftsentry/integration/netns"
 	"nftsentry/integration/packet"
 )
 
@@ -22,7 +20,7 @@ var blocksInPlace = []int{0, 60_000}
 // Sources are blocked in rounds, so that what the machine does meanwhile hits
 // all guards alike.
 const (
-	blockRounds = 1
+	blockRounds = 4
 	quickPace   = 50 * time.Microsecond
 	slowPace    = time.Millisecond
 )
@@ -199,6 +197,3 @@ func inPlace(blocks int) string {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-var _ = strings.TrimSpace
-var _ *netns.Host
