@@ -21,6 +21,7 @@ import (
 func portsentry(mode string, ports ...uint16) guard {
 	return guard{
 		name: "portsentry " + mode, needs: []string{"portsentry", "route", "ip"},
+		lasts:   forever,
 		version: func(testing.TB) string { return "1.2" }, // it does not tell; there is no other in Debian
 		start: func(t testing.TB, host *netns.Host) *running {
 			t.Helper()
