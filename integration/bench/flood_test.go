@@ -47,11 +47,13 @@ var floods = []flood{
 	{"watched ports", watchedPorts, 1000, 1}, {"watched ports", watchedPorts, 10_000, 2}, {"watched ports", watchedPorts, 0, 1},
 }
 
+// String has neither a slash nor a comma: it names a test, and with that the
+// folders of the tools, of which psad takes a list with commas.
 func (f flood) String() string {
 	if f.rate == 0 {
-		return fmt.Sprintf("forged SYNs to %s, as many as one core sends", f.to)
+		return fmt.Sprintf("forged SYNs to %s as fast as one core sends", f.to)
 	}
-	return fmt.Sprintf("forged SYNs to %s, %d a second", f.to, f.rate)
+	return fmt.Sprintf("forged SYNs to %s at %d a second", f.to, f.rate)
 }
 
 // lastsEnv is how long each flood is measured, such as "10s"; two seconds
