@@ -273,7 +273,7 @@ func (w *world) reaches(from string) (ok bool, took time.Duration) {
 }
 
 // scan has a source of its own connect to what has the tool block it, again
-// and again until it is blocked. It is too late two seconds after the tool has
+// and again until it is blocked. It is too late six seconds after the tool has
 // looked at what has come.
 func (s *siege) scan() {
 	s.t.Helper()
@@ -288,7 +288,7 @@ func (s *siege) scan() {
 	s.client.Addr(s.t, "eth0", scanner.String()+"/16")
 	began := time.Now()
 	blocked := false
-	for !blocked && time.Since(began) < 2*time.Second+s.guard.lag {
+	for !blocked && time.Since(began) < 6*time.Second+s.guard.lag {
 		for _, port := range ports {
 			s.touch(scanner, port)
 		}
