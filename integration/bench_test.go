@@ -3,20 +3,13 @@
 package integration
 
 import (
-	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
-
-	"nftsentry/integration/netns"
 )
 
 // The benchmarks print a table and judge nothing, but for what would make the
@@ -93,48 +86,4 @@ func cpuTicks(t *testing.T, pid int) int {
 		t.Fatal(err1, err2)
 	}
 	return user + system
-}
-
-// An elementReader asks the kernel for single elements, without the code
-// under test.
-type elementReader struct{ conn *netlink.Conn }
-
-func newElementReader(t *testing.T, host *netns.Host) elementReader {
-	t.Helper()
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: host.FD()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return elementReader{conn}
-}
-
-// has asks whether a set of our table has an address, as "nft get element" does.
-func (r elementReader) has(t *testing.T, set string, a netip.Addr) bool {
-	t.Helper()
-	enc := netlink.NewAttributeEncoder()
-	enc.String(unix.NFTA_SET_ELEM_LIST_TABLE, "nftsentry")
-	enc.String(unix.NFTA_SET_ELEM_LIST_SET, set)
-	enc.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list *netlink.AttributeEncoder) error {
-		list.Nested(unix.NFTA_LIST_ELEM, func(elem *netlink.AttributeEncoder) error {
-			elem.Nested(unix.NFTA_SET_ELEM_KEY, func(key *netlink.AttributeEncoder) error {
-				key.Bytes(unix.NFTA_DATA_VALUE, a.AsSlice())
-				return nil
-			})
-			return nil
-		})
-		return nil
-	})
-	attrs, err := enc.Encode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = r.conn.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
-		Data:   append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
-	})
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		t.Fatal(err)
-	}
-	return err == nil
 }

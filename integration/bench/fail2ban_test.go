@@ -33,6 +33,7 @@ var fail2ban = guard{
 		}
 		return strings.TrimPrefix(strings.TrimSpace(string(out)), "Fail2Ban v")
 	},
+	lasts: (10 * time.Minute).Seconds(), // bantime
 	start: startFail2ban,
 }
 

@@ -23,6 +23,7 @@ func portsentry(mode string) guard {
 	return guard{
 		name: "portsentry " + mode, needs: []string{"portsentry", "route", "ip"},
 		version: portsentryVersion,
+		lasts:   forever,
 		start: func(t testing.TB, host *netns.Host) *running {
 			t.Helper()
 			s := startScout(t, host, mode, "BLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"\n")
@@ -87,13 +88,13 @@ func startScout(t testing.TB, host *netns.Host, mode, config string) *scout {
 	}
 	eventually(t, "portsentry waits for packets", func() bool {
 		s.pids = slices.DeleteFunc(inhabitants(t, host), func(pid int) bool { return slices.Contains(before, pid) })
-		return len(s.pids) == 2 && !slices.ContainsFunc(s.pids, busy)
+		return len(s.pids) == 2 && !slices.ContainsFunc(s.pids, occupied)
 	})
 	return s
 }
 
-// busy reports whether a Portsentry does not wait for packets or connections, or not yet.
-func busy(pid int) bool {
+// occupied reports whether a Portsentry does not wait for packets or connections, or not yet.
+func occupied(pid int) bool {
 	where, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", pid))
 	return err != nil || !bytes.Contains(where, []byte("wait_for_more_packets")) && !bytes.Contains(where, []byte("schedule_timeout"))
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+	"time"
 
 	"nftsentry/integration/netns"
 )
@@ -33,6 +34,8 @@ var psad = guard{
 		}
 		return string(version[1])
 	},
+	lag:   5 * time.Second,     // CHECK_INTERVAL
+	lasts: time.Hour.Seconds(), // AUTO_BLOCK_TIMEOUT
 	start: startPsad,
 }
 
