@@ -42,7 +42,7 @@ func newMoved(t *testing.T, settings string) *moved {
 const settings1 = `TCP_PORTS="1,11"
 UDP_PORTS="1,7"
 ADVANCED_PORTS_TCP="1024"
-IGNORE_FILE="/etc/portsentry/portsentry.ignore"
+IGNORE_FILE="/usr/local/psionic/portsentry/portsentry.ignore"
 HISTORY_FILE="$OLD/portsentry.history"
 BLOCKED_FILE="$OLD/portsentry.blocked"
 BLOCK_TCP="1"
@@ -138,7 +138,7 @@ func TestImportState(t *testing.T) {
 	said := m.imported()
 	ended := time.Now()
 	for _, want := range []string{
-		"127.0.0.1 is not blocked: it is ignored, as nobody else has it\n", "192.0.2.200 is not blocked: it is ignored, by /etc/portsentry/portsentry.ignore\n",
+		"127.0.0.1 is not blocked: it is ignored, as nobody else has it\n", "192.0.2.200 is not blocked: it is ignored, by /usr/local/psionic/portsentry/portsentry.ignore\n",
 		"203.0.113.9 is not blocked: it is ignored, by ignore.sources\n", m.dir + ": 3 blocks taken over, each for 2h from now; 0 known already\n",
 		"portsentry.history: 9 lines in ", "portsentry.history: 1 line not of Portsentry 1.2, kept all the same\n",
 	} {
