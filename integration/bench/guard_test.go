@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"net/netip"
 	"os/exec"
 	"slices"
 	"testing"
@@ -29,6 +30,12 @@ type running struct {
 	// ports are TCP ports that no service owns, and of which connecting to one
 	// makes it block: for guards that need several, in the order to touch.
 	ports []uint16
+	// closed are TCP ports that no service owns, and of which a SYN to each, in
+	// this order, makes it block. It is empty where only connections do, or nothing.
+	closed []uint16
+	// fail has the log of sshd, where the tool reads it, tell of as many failed
+	// logins of a source as make it block. It is nil for tools that read no log.
+	fail func(t testing.TB, source netip.Addr)
 	// forgive ends all blocks and has it forget all that it knows of sources.
 	forgive func(t testing.TB)
 }

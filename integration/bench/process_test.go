@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nftsentry/integration/netns"
 )
 
 // A usage is what processes have used, of proc_pid_status(5) and
@@ -93,4 +98,73 @@ func withDescendants(pids []int) []int {
 		}
 	}
 	return out
+}
+
+// inhabitants are the processes of a host, other than the test itself.
+func inhabitants(t testing.TB, host *netns.Host) (pids []int) {
+	t.Helper()
+	home, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", host.FD()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, _ := filepath.Glob("/proc/[0-9]*/ns/net")
+	for _, link := range links {
+		at, _ := os.Readlink(link) // it may have ended
+		pid, _ := strconv.Atoi(strings.Split(link, "/")[2])
+		if at == home && pid != os.Getpid() {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// evict ends all processes of a host but those to spare: it asks them to, and
+// kills what is there 5 seconds later.
+func evict(t testing.TB, host *netns.Host, spare ...int) {
+	t.Helper()
+	left := func() []int {
+		return slices.DeleteFunc(inhabitants(t, host), func(pid int) bool { return slices.Contains(spare, pid) })
+	}
+	for _, pid := range left() {
+		_ = unix.Kill(pid, unix.SIGTERM)
+	}
+	for began := time.Now(); len(left()) > 0; time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > 5*time.Second {
+			for _, pid := range left() {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+	}
+}
+
+// eventually waits until a tool has done something.
+func eventually(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for began := time.Now(); !done(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > ready {
+			t.Fatalf("%s is not so after %v", what, ready)
+		}
+	}
+}
+
+// ask runs a program on a host, which may fail, and returns what it prints.
+func ask(host *netns.Host, name string, args ...string) string {
+	cmd := host.Command(name, args...)
+	var out strings.Builder
+	cmd.Stdout = &out
+	if host.Inside(cmd.Start) == nil {
+		_ = cmd.Wait()
+	}
+	return out.String()
+}
+
+// reads reports whether one of some processes has a file open.
+func reads(pids []int, file string) bool {
+	return slices.ContainsFunc(pids, func(pid int) bool {
+		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		return slices.ContainsFunc(fds, func(fd string) bool {
+			to, _ := os.Readlink(fd)
+			return to == file
+		})
+	})
 }

@@ -103,8 +103,9 @@ func (d *daemon) must(t testing.TB, args ...string) string {
 
 func (d *daemon) running() *running {
 	return &running{
-		pids:  []int{d.cmd.Process.Pid},
-		ports: []uint16{23},
+		pids:   []int{d.cmd.Process.Pid},
+		ports:  []uint16{23},
+		closed: []uint16{2, 3, 4},
 		forgive: func(t testing.TB) {
 			t.Helper()
 			if d.must(t, "list", "--json") != "[]\n" {

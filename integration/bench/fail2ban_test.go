@@ -1,0 +1,182 @@
+//go:build bench
+
+package bench
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"nftsentry/integration/netns"
+)
+
+// fail2ban has two of its own jails: portsentry, which reads the history of a
+// Portsentry that blocks nobody itself, and sshd. What it bans by is nftables,
+// as its documentation has it for hosts without iptables; jail.conf has
+// iptables-multiport.
+//
+// All else is as jail.conf has it: in the jail portsentry one line bans from
+// all TCP ports (maxretry 1), in sshd five lines within ten minutes from port
+// ssh. Debian installs python3-pyinotify with it, and without that it looks at
+// the logs but once a second.
+var fail2ban = guard{
+	name: "fail2ban", needs: []string{"fail2ban-server", "portsentry", "nft"},
+	version: func(t testing.TB) string {
+		out, err := exec.Command("fail2ban-server", "--version").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimPrefix(strings.TrimSpace(string(out)), "Fail2Ban v")
+	},
+	start: startFail2ban,
+}
+
+const fail2banJails = `[DEFAULT]
+banaction = nftables
+
+[portsentry]
+enabled = true
+logpath = %s
+
+[sshd]
+enabled = true
+logpath = %s
+`
+
+func startFail2ban(t testing.TB, host *netns.Host) *running {
+	t.Helper()
+	watcher := startWatcher(t, host)
+	dir := t.TempDir()
+	conf, socket, log := filepath.Join(dir, "etc"), filepath.Join(dir, "sock"), newAuthLog(t)
+	if err := os.CopyFS(conf, os.DirFS("/etc/fail2ban")); err != nil {
+		t.Fatal(err)
+	}
+	jails := fmt.Sprintf(fail2banJails, watcher.history, log)
+	if err := os.WriteFile(filepath.Join(conf, "jail.local"), []byte(jails), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := host.Command("fail2ban-server", "-xf", "-c", conf, "-s", socket, "-p", filepath.Join(dir, "pid"),
+		"--logtarget", filepath.Join(dir, "log"), "start")
+	if err := os.WriteFile(filepath.Join(conf, "fail2ban.local"), []byte("[DEFAULT]\ndbfile = :memory:\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	host.Start(t, cmd)
+	t.Cleanup(func() { evict(t, host) })
+	client := func(args ...string) ([]byte, error) {
+		return exec.Command("fail2ban-client", append([]string{"-s", socket}, args...)...).CombinedOutput()
+	}
+	eventually(t, "fail2ban has both jails", func() bool {
+		out, _ := client("status")
+		return strings.Contains(string(out), "portsentry, sshd")
+	})
+	return &running{
+		pids:  append(watcher.pids, cmd.Process.Pid),
+		ports: []uint16{11},
+		fail:  func(t testing.TB, source netip.Addr) { log.fail(t, source, 5) },
+		forgive: func(t testing.TB) {
+			t.Helper()
+			if out, err := client("unban", "--all"); err != nil {
+				t.Fatalf("fail2ban-client: %v\n%s", err, out)
+			}
+			if err := os.Truncate(watcher.blocked, 0); err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+		},
+	}
+}
+
+// A watcher is a Portsentry that only keeps a history.
+type watcher struct {
+	pids             []int
+	history, blocked string // files
+}
+
+// startWatcher starts "portsentry -tcp" with Debian's own configuration, which
+// blocks nobody, and with files of its own.
+func startWatcher(t testing.TB, host *netns.Host) watcher {
+	t.Helper()
+	dir := t.TempDir()
+	etc, blocked := filepath.Join(dir, "etc"), filepath.Join(dir, "blocked")
+	w := watcher{history: filepath.Join(dir, "history"), blocked: blocked + ".tcp"}
+	if err := os.CopyFS(etc, os.DirFS("/etc/portsentry")); err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(etc, "portsentry.conf")
+	text, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What comes first is what it takes.
+	text = fmt.Appendf(nil, "HISTORY_FILE=%q\nBLOCKED_FILE=%q\nBLOCK_TCP=\"0\"\n%s", w.history, blocked, text)
+	for file, text := range map[string][]byte{conf: text, w.history: nil} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cover(t, etc, "/etc/portsentry")
+	before := inhabitants(t, host)
+	host.Output(t, "portsentry", "-tcp")
+	t.Cleanup(func() { evict(t, host, before...) })
+	eventually(t, "portsentry listens", func() bool {
+		conn, err := host.Dial(t.Context(), "tcp", "127.0.0.1:54320", "") // the last of its ports; it ignores loopback
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	w.pids = inhabitants(t, host)
+	return w
+}
+
+// cover lays a file or folder over another until the test ends. Only the test
+// and what it starts see that.
+func cover(t testing.TB, with, path string) {
+	t.Helper()
+	if err := unix.Mount(with, path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("mount %s over %s: %v", with, path, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", path, err)
+		}
+	})
+}
+
+// An authLog is a file such as /var/log/auth.log.
+type authLog string
+
+func newAuthLog(t testing.TB) authLog {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "auth.log")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return authLog(file)
+}
+
+// fail writes, at once, what OpenSSH says of failed logins.
+func (l authLog) fail(t testing.TB, source netip.Addr, times int) {
+	t.Helper()
+	var lines strings.Builder
+	for i := range times {
+		fmt.Fprintf(&lines, "%s server sshd[%d]: Failed password for root from %s port %d ssh2\n",
+			time.Now().Format(time.Stamp), 1000+i, source, 40000+i)
+	}
+	f, err := os.OpenFile(string(l), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(lines.String()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func init() { peers = append(peers, fail2ban) }
