@@ -8,8 +8,9 @@ GO          ?= go
 FUZZTIME    ?= 1m
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT  := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
+BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
-.PHONY: build packages release archives sbom checksums run test deps lint unit test-kernel soak bench bench-deps bench-report bench-plots fuzz clean help
+.PHONY: build packages release archives sbom checksums run test deps lint unit test-kernel soak bench bench-deps bench-report bench-plots microbench fuzz clean help
 
 build: bin/nftsentry
 
@@ -81,13 +82,25 @@ bench: go
 bench-deps:
 	@integration/bench/deps
 
-# bench-report writes the tables of docs/benchmarks.md from docs/benchmarks/*.csv,
-# and bench-plots the pictures.
+# bench-report writes the tables of docs/benchmarks.md from docs/benchmarks/*.csv
+# and from go.txt, which microbench has printed, and bench-plots the pictures.
 bench-report: go
+	@[ ! -e docs/benchmarks/go.txt ] || $(GO) run $(BENCHSTAT) docs/benchmarks/go.txt > docs/benchmarks/go-stat.txt
 	$(GO) run ./integration/bench/report
 
 bench-plots: go
 	@GO=$(GO) docs/benchmarks/plot
+
+# microbench measures, in three minutes or so, what each packet and each block
+# costs the program, in time and memory. What it prints is in bin/microbench.txt
+# before it is summed up, so that benchstat can compare it with a later one.
+microbench: go
+	@mkdir -p bin
+	$(GO) test -run '^$$' -bench '^Benchmark(Datagram|Flood|Event|Run|Transaction|Block|Hear)$$' -benchmem -benchtime 50ms -count 10 \
+		./listener ./controller ./nft ./cmd/nftsentry > bin/microbench.txt || { cat bin/microbench.txt; exit 1; }
+	@$(GO) run $(BENCHSTAT) bin/microbench.txt
+	@echo && echo "The same events, with more blocks in place:" && echo
+	@$(GO) run $(BENCHSTAT) -filter '.name:Event .unit:sec/op' -row /event -col /blocks bin/microbench.txt
 
 # fuzz runs each fuzz target for FUZZTIME, a minute unless told otherwise.
 fuzz: go
@@ -111,6 +124,7 @@ help:
 	@echo "make bench        nftsentry beside its peers, as tables; BENCH=Leak chooses one experiment"
 	@echo "make bench-deps   install the peers and tools that make bench knows"
 	@echo "make bench-report the tables of docs/benchmarks.md, from the raw values; make bench-plots its pictures"
+	@echo "make microbench   time and memory for each packet and each block, as benchstat's tables: 3 minutes"
 	@echo "make fuzz         each fuzz target for a minute; FUZZTIME=10s chooses"
 	@echo "make soak         kills, floods, full disks and full sets at full size: 20 minutes"
 	@echo "make clean        remove bin and dist"

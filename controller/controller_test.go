@@ -77,7 +77,10 @@ func (r *rig) notices() (all []string) {
 		case n.Event.Source.IsValid():
 			text += " " + n.Event.Source.Addr().String()
 		}
-		if n.Reason != "" {
+		switch {
+		case n.By.IsValid():
+			text += " (" + display(n.By) + ": " + n.Reason + ")"
+		case n.Reason != "":
 			text += " (" + n.Reason + ")"
 		}
 		all = append(all, text)

@@ -71,8 +71,10 @@ func (c *Controller) debug(message string, e listener.Event, more ...zap.Field) 
 // have judged just before it was told.
 func (c *Controller) pardon(e listener.Event, source, by netip.Prefix, reason string) {
 	c.stats.Ignored++
-	c.debug("ignored", e, zap.Stringer("by", by), zap.String("reason", reason))
-	c.tell(Notice{Time: e.Time, What: Ignored, Source: source, Event: e, Reason: fmt.Sprintf("%s: %s", display(by), reason)})
+	if c.log.Core().Enabled(zap.DebugLevel) { // else by is allocated for nothing
+		c.debug("ignored", e, zap.Stringer("by", by), zap.String("reason", reason))
+	}
+	c.tell(Notice{Time: e.Time, What: Ignored, Source: source, Event: e, By: by, Reason: reason})
 	if e.Verdict != listener.Convicted {
 		return
 	}

@@ -18,7 +18,7 @@ type What uint8
 const (
 	Probed     What = iota + 1 // Event: a tripwire was touched, and the source is not blocked for it yet; its verdict says whether it counts
 	Exempted                   // Event: as Probed, and it does not count since the source is a peer
-	Ignored                    // Event, Reason: a tripwire was touched by a source that is never blocked
+	Ignored                    // Event, By, Reason: a tripwire was touched by a source that is never blocked
 	Repeated                   // Event, Block: a tripwire was touched by a source that is blocked already
 	Sentenced                  // Event, Block: the source is about to be blocked, if the kernel has not done so
 	Blocked                    // Event unless nobody saw it, Block, Took: on record, and in the kernel unless its table is being mended
@@ -64,6 +64,7 @@ type Notice struct {
 	Source netip.Prefix   // whom it is about, as it is or would be blocked; zero for none
 	Event  listener.Event // the probe; without a Time if there is none
 	Block  state.Block
+	By     netip.Prefix  // what has the source ignored
 	Reason string        // why, for a person
 	Took   time.Duration // from the probe to the block in the kernel
 }

@@ -51,6 +51,22 @@ var (
 	errPrefix    = errors.New("log prefix is of none of our rules")
 )
 
+// cutMessage cuts the first message off a datagram, with its type and data, as
+// nlmsg_ok and nlmsg_next of include/net/netlink.h do. The rest of a datagram
+// that does not begin with a message is one without type and data.
+func cutMessage(b []byte) (m netlink.Message, rest []byte) {
+	if len(b) < unix.NLMSG_HDRLEN {
+		return m, nil
+	}
+	size := int(binary.NativeEndian.Uint32(b))
+	if size < unix.NLMSG_HDRLEN || size > len(b) {
+		return m, nil
+	}
+	m.Header.Type = netlink.HeaderType(binary.NativeEndian.Uint16(b[4:]))
+	m.Data = b[unix.NLMSG_HDRLEN:size]
+	return m, b[min(len(b), (size+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1)):]
+}
+
 // parseMessage reads the data of a message of type nfulnlMsgPacket, and keeps
 // none of it. The event has its verdict even if the packet cannot be read.
 func parseMessage(b []byte, now time.Time) (Event, error) {

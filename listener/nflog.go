@@ -30,7 +30,8 @@ var ErrGroupTaken = errors.New("taken by another program")
 type NFLOG struct {
 	log    *zap.Logger
 	conn   *netlink.Conn
-	missed chan struct{} // of size 1; full from a loss until someone looks; never closed
+	reader interface{ next() ([]byte, error) } // of conn; a *reader, used by Run
+	missed chan struct{}                       // of size 1; full from a loss until someone looks; never closed
 
 	received, lost, overruns, malformed atomic.Uint64
 }
@@ -51,7 +52,11 @@ func OpenNFLOG(group uint16, log *zap.Logger) (*NFLOG, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open NFLOG: %w", err)
 	}
-	n := &NFLOG{log: log, conn: conn, missed: make(chan struct{}, 1)}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open NFLOG: %w", err), conn.Close())
+	}
+	n := &NFLOG{log: log, conn: conn, reader: newReader(raw), missed: make(chan struct{}, 1)}
 	if err := n.bind(group); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
@@ -149,7 +154,7 @@ func (n *NFLOG) Run(ctx context.Context, events chan<- Event) error {
 		case errors.Is(err, unix.ENOBUFS): // the next read succeeds
 			n.overruns.Add(1)
 			n.miss()
-		case errors.Is(err, fs.ErrClosed), errors.Is(err, unix.EBADF):
+		case errors.Is(err, fs.ErrClosed):
 			return fmt.Errorf("NFLOG: %w", err)
 		default:
 			pause = n.rest(ctx, err, pause)
@@ -172,22 +177,24 @@ func (n *NFLOG) rest(ctx context.Context, err error, pause time.Duration) time.D
 	return pause
 }
 
-// receive waits for one batch of messages. All of them have its time.
+// receive waits for a datagram of messages. All of them have its time.
 func (n *NFLOG) receive(events chan<- Event) error {
-	var now time.Time
-	for m, err := range n.conn.ReceiveIter() {
-		if err != nil {
-			return err
-		}
-		if now.IsZero() {
-			now = time.Now()
-		}
-		if m.Header.Type == netlink.Done { // it ends a batch, and is no packet
-			continue
-		}
-		n.notice(m, now, events)
+	datagram, err := n.reader.next()
+	if err != nil {
+		return err
 	}
+	n.tell(datagram, time.Now(), events)
 	return nil
+}
+
+func (n *NFLOG) tell(datagram []byte, now time.Time, events chan<- Event) {
+	for len(datagram) > 0 {
+		var m netlink.Message
+		m, datagram = cutMessage(datagram)
+		if m.Header.Type != netlink.Done { // it ends a batch, and is no packet
+			n.notice(m, now, events)
+		}
+	}
 }
 
 func (n *NFLOG) notice(m netlink.Message, now time.Time, events chan<- Event) {
@@ -219,5 +226,7 @@ func (n *NFLOG) refuse(e Event, err error) {
 	if e.Verdict == Convicted {
 		n.miss()
 	}
-	n.log.Debug("cannot read NFLOG message", zap.Stringer("verdict", e.Verdict), zap.Error(err))
+	if checked := n.log.Check(zap.DebugLevel, "cannot read NFLOG message"); checked != nil { // else its fields are allocated for nothing
+		checked.Write(zap.Stringer("verdict", e.Verdict), zap.Error(err))
+	}
 }

@@ -24,7 +24,7 @@ import (
 const group = 4711
 
 // openLog opens the group on a host.
-func openLog(t *testing.T, host *netns.Host) *NFLOG {
+func openLog(t testing.TB, host *netns.Host) *NFLOG {
 	t.Helper()
 	n, err := tryLog(t, host)
 	if err != nil {
@@ -34,7 +34,7 @@ func openLog(t *testing.T, host *netns.Host) *NFLOG {
 	return n
 }
 
-func tryLog(t *testing.T, host *netns.Host) (n *NFLOG, err error) {
+func tryLog(t testing.TB, host *netns.Host) (n *NFLOG, err error) {
 	t.Helper()
 	host.Do(t, func() { n, err = OpenNFLOG(group, zaptest.NewLogger(t)) })
 	return n, err
@@ -69,7 +69,7 @@ func wasMissed(n *NFLOG) bool {
 
 // logging makes two hosts, of which the server logs probes of TCP port 23,
 // and drops and logs what comes to UDP port 161.
-func logging(t *testing.T) (server, client *netns.Host) {
+func logging(t testing.TB) (server, client *netns.Host) {
 	t.Helper()
 	server, client = netns.New(t, "server"), netns.New(t, "client")
 	netns.Link(t, server, client, "eth0", "eth0",
@@ -87,7 +87,7 @@ func logging(t *testing.T) (server, client *netns.Host) {
 }
 
 // send sends packets that begin with a transport header.
-func send(t *testing.T, host *netns.Host, protocol int, from, to string, packets ...[]byte) {
+func send(t testing.TB, host *netns.Host, protocol int, from, to string, packets ...[]byte) {
 	t.Helper()
 	network := "ip4"
 	if netip.MustParseAddr(from).Is6() {
@@ -173,7 +173,7 @@ func TestNFLOGBatch(t *testing.T) {
 	}
 }
 
-func flood(t *testing.T, client *netns.Host, n int) {
+func flood(t testing.TB, client *netns.Host, n int) {
 	t.Helper()
 	packets := make([][]byte, n)
 	for i := range packets {

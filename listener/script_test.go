@@ -2,6 +2,7 @@ package listener
 
 import (
 	"context"
+	"encoding/binary"
 	"iter"
 	"os"
 	"slices"
@@ -53,6 +54,26 @@ func (s *script) ReceiveIter() iter.Seq2[netlink.Message, error] {
 	}
 }
 
+// next is for who reads datagrams.
+func (s *script) next() (datagram []byte, err error) {
+	for m, err := range s.ReceiveIter() {
+		if err != nil {
+			return nil, err
+		}
+		datagram = append(datagram, encode(m)...)
+	}
+	return datagram, nil
+}
+
+// encode is a message as the kernel sends it.
+func encode(m netlink.Message) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(m.Data)))
+	b = binary.NativeEndian.AppendUint16(b, uint16(m.Header.Type))
+	b = append(b, make([]byte, unix.NLMSG_HDRLEN-len(b))...)
+	b = append(b, m.Data...)
+	return append(b, make([]byte, -len(b)&3)...)
+}
+
 func (s *script) Close() error                         { return nil }
 func (s *script) Send(netlink.Message) error           { return nil }
 func (s *script) SendMessages([]netlink.Message) error { return nil }
@@ -86,7 +107,7 @@ func play(t *testing.T, room int, steps ...step) performance {
 			idle: sync.OnceFunc(func() { close(idle) }), wake: sync.OnceFunc(func() { close(woken) }),
 		}
 		core, logs := observer.New(zap.InfoLevel)
-		p.NFLOG = &NFLOG{log: zap.New(core), conn: netlink.NewConn(s, 1), missed: make(chan struct{}, 1)}
+		p.NFLOG = &NFLOG{log: zap.New(core), conn: netlink.NewConn(s, 1), reader: s, missed: make(chan struct{}, 1)}
 		events := make(chan Event, room)
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/google/nftables"
@@ -156,15 +157,23 @@ func (b *batch) answers(raw syscall.RawConn) error {
 	return nil
 }
 
+// A buffer holds more than any datagram of a dump; what is longer is an error
+// with the request in it.
+type buffer [64 << 10]byte
+
+// buffers are for receive: to clear one takes longer than most answers do.
+var buffers = sync.Pool{New: func() any { return new(buffer) }}
+
 // receive hands all messages that arrive to f, which must not keep data, until
 // f is false or, unless it waits, nothing is left.
 func receive(raw syscall.RawConn, wait bool, f func(h netlink.Header, data []byte) bool) error {
-	buf := make([]byte, 64<<10) // more than any dump uses; what is longer is an error with the request in it
+	buf := buffers.Get().(*buffer)
+	defer buffers.Put(buf)
 	for more := true; more; {
 		var n int
 		var err error
 		closed := raw.Read(func(fd uintptr) bool {
-			n, _, err = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			n, _, err = unix.Recvfrom(int(fd), buf[:], unix.MSG_DONTWAIT)
 			return !errors.Is(err, unix.EINTR) && (!wait || !errors.Is(err, unix.EAGAIN))
 		})
 		switch {

@@ -71,11 +71,12 @@ func (w *elementWriter) add(e Element) {
 
 func (w *elementWriter) part() *[]byte { return &w.parts[len(w.parts)-1] }
 
-// begin opens a message, in a part that has room for the largest.
+// begin opens a message, in a part that has room for the largest but for the
+// first one, which grows.
 func (w *elementWriter) begin() {
 	const most = maxElements + largestElement + 256 // with the names
 	if len(w.parts) == 0 || cap(*w.part())-len(*w.part()) < most {
-		w.parts = append(w.parts, make([]byte, 0, w.nextPart(most)))
+		w.parts = append(w.parts, make([]byte, 0, w.nextPart()))
 	}
 	part := w.part()
 	w.message = len(*part)
@@ -87,9 +88,10 @@ func (w *elementWriter) begin() {
 	*part, w.list = nest(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 }
 
-func (w *elementWriter) nextPart(least int) int {
+// nextPart is the size of the next part: most batches are of one element.
+func (w *elementWriter) nextPart() int {
 	if len(w.parts) == 0 {
-		return least
+		return 512
 	}
 	return partSize
 }

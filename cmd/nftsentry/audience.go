@@ -65,6 +65,9 @@ func eventOf(n controller.Notice) api.Event {
 	e := api.Event{
 		Time: n.Time.UTC().Truncate(time.Microsecond), Event: n.What.String(), Reason: n.Reason, Seconds: n.Took.Seconds(),
 	}
+	if n.By.IsValid() {
+		e.Reason = api.Display(n.By) + ": " + n.Reason
+	}
 	if n.Block.Source.IsValid() {
 		b := api.BlockOf(n.Block)
 		e.Block, e.Source = &b, b.Source

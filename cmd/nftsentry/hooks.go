@@ -82,13 +82,15 @@ func (g *guard) resyncService(ctx context.Context) {
 // syncWithin is how long the controller may take to tell of all blocks.
 const syncWithin = 10 * time.Second
 
+// hooked is what the notices are that hooks are for.
+var hooked = map[controller.What]hook.On{
+	controller.Sentenced: hook.Before, controller.Blocked: hook.Block, controller.Unblocked: hook.Unblock,
+	controller.Triggered: hook.Run,
+}
+
 // tellHooks has the hooks told what they are for.
 func (g *guard) tellHooks(n controller.Notice) {
-	on, ok := map[controller.What]hook.On{
-		controller.Sentenced: hook.Before, controller.Blocked: hook.Block, controller.Unblocked: hook.Unblock,
-		controller.Triggered: hook.Run,
-	}[n.What]
-	if ok {
+	if on, ok := hooked[n.What]; ok {
 		g.hooks.Tell(hookEvent(on, n.Block, n.Reason))
 	}
 }

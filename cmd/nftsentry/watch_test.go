@@ -44,7 +44,7 @@ func TestEvent(t *testing.T) {
 	}{
 		{controller.Notice{What: controller.Probed, Event: probe}, "12:04:11.924  probe        203.0.113.7      tcp/23     connect  proven"},
 		{controller.Notice{What: controller.Probed, Event: hidden}, "12:04:11.924  probe        203.0.113.7      -          -        unproven"},
-		{controller.Notice{What: controller.Ignored, Event: probe, Reason: "203.0.113.0/24: ignore.sources"},
+		{controller.Notice{What: controller.Ignored, Event: probe, By: netip.MustParsePrefix("203.0.113.0/24"), Reason: "ignore.sources"},
 			"12:04:11.924  ignored      203.0.113.7      tcp/23     connect  proven    203.0.113.0/24: ignore.sources"},
 		{controller.Notice{What: controller.Blocked, Event: probe, Block: block, Took: 140 * time.Microsecond},
 			"12:04:11.924  block        203.0.113.7      tcp/23     connect  proven    for 10m  by decoy  took 140µs"},

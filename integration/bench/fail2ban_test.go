@@ -52,7 +52,7 @@ logpath = %s
 
 func startFail2ban(t testing.TB, host *netns.Host) *running {
 	t.Helper()
-	watcher := startWatcher(t, host)
+	watcher := startScout(t, host, "tcp", "BLOCK_TCP=\"0\"\n")
 	dir := t.TempDir()
 	conf, socket, log := filepath.Join(dir, "etc"), filepath.Join(dir, "sock"), newAuthLog(t)
 	if err := os.CopyFS(conf, os.DirFS("/etc/fail2ban")); err != nil {
@@ -95,54 +95,9 @@ func startFail2ban(t testing.TB, host *netns.Host) *running {
 			if out, err := client("unban", "--all"); err != nil {
 				t.Fatalf("fail2ban-client: %v\n%s", err, out)
 			}
-			if err := os.Truncate(watcher.blocked, 0); err != nil && !os.IsNotExist(err) {
-				t.Fatal(err)
-			}
+			watcher.forget(t)
 		},
 	}
-}
-
-// A watcher is a Portsentry that only keeps a history.
-type watcher struct {
-	pids             []int
-	history, blocked string // files
-}
-
-// startWatcher starts "portsentry -tcp" with Debian's own configuration, which
-// blocks nobody, and with files of its own.
-func startWatcher(t testing.TB, host *netns.Host) watcher {
-	t.Helper()
-	dir := t.TempDir()
-	etc, blocked := filepath.Join(dir, "etc"), filepath.Join(dir, "blocked")
-	w := watcher{history: filepath.Join(dir, "history"), blocked: blocked + ".tcp"}
-	if err := os.CopyFS(etc, os.DirFS("/etc/portsentry")); err != nil {
-		t.Fatal(err)
-	}
-	conf := filepath.Join(etc, "portsentry.conf")
-	text, err := os.ReadFile(conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// What comes first is what it takes.
-	text = fmt.Appendf(nil, "HISTORY_FILE=%q\nBLOCKED_FILE=%q\nBLOCK_TCP=\"0\"\n%s", w.history, blocked, text)
-	for file, text := range map[string][]byte{conf: text, w.history: nil} {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cover(t, etc, "/etc/portsentry")
-	before := inhabitants(t, host)
-	host.Output(t, "portsentry", "-tcp")
-	t.Cleanup(func() { evict(t, host, before...) })
-	eventually(t, "portsentry listens", func() bool {
-		conn, err := host.Dial(t.Context(), "tcp", "127.0.0.1:54320", "") // the last of its ports; it ignores loopback
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
-	w.pids = inhabitants(t, host)
-	return w
 }
 
 // cover lays a file or folder over another until the test ends. Only the test
