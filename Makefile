@@ -85,7 +85,7 @@ bench-deps:
 # bench-report writes the tables of docs/benchmarks.md from docs/benchmarks/*.csv
 # and from go.txt, which microbench has printed, and bench-plots the pictures.
 bench-report: go
-	@[ ! -e docs/benchmarks/go.txt ] || $(GO) run $(BENCHSTAT) docs/benchmarks/go.txt > docs/benchmarks/go-stat.txt
+	@[ ! -e docs/benchmarks/go.txt ] || $(GO) run $(BENCHSTAT) nftsentry=docs/benchmarks/go.txt > docs/benchmarks/go-stat.txt
 	$(GO) run ./integration/bench/report
 
 bench-plots: go

@@ -11,4 +11,6 @@ colour(tool) = \
 	tool eq "fail2ban" ? "#cc79a7" : \
 	tool eq "plain firewall" ? "#999999" : \
 	tool eq "none" ? "#cccccc" : \
-	tool eq "nft" || tool eq "nft -f" ? "#000000" : "#56b4e9"
+	tool eq "nft" ? "#000000" : \
+	tool eq "ipset" ? "#8b5a2b" : \
+	tool eq "nftsentry, the kernel alone" ? "#88bbdd" : "#56b4e9"

@@ -49,6 +49,8 @@ scan,nftsentry,time,ms,0.5
 "a|b, 1,000 blocks",nftsentry,time,ms,2
 scan,portsentry tcp,ports,,30
 "a|b, 20 blocks",portsentry tcp,time,ms,0
+"a|b, 20 blocks",nftsentry,CPU,% of a core,1
+"a|b, 20 blocks",none,CPU,% of a core,2
 `
 
 func measured(t *testing.T) string {
@@ -86,6 +88,7 @@ between
 |  | time, ms | 0.5 | – | – |
 | a\|b, 1,000 blocks | time, ms | 2 | – | 8 ×4 |
 | a\|b, 20 blocks | time, ms | – | – | 0 |
+|  | CPU, % of a core | 1 | 2 | – |
 
 <!-- end -->
 between

@@ -71,7 +71,8 @@ func (p pivot) markdown() string {
 	return b.String()
 }
 
-// cell is a median, the 95th percentile if it is another, and the ratio.
+// cell is a median, the 95th percentile if it is another, and the ratio, which
+// would mislead where values are shares.
 func cell(s figure.Summary, measured bool) string {
 	if !measured {
 		return "–"
@@ -80,7 +81,7 @@ func cell(s figure.Summary, measured bool) string {
 	if p95 := figure.Number(s.P95); p95 != text {
 		text += " (" + p95 + ")"
 	}
-	if !s.Against && !math.IsNaN(s.Ratio) {
+	if !s.Against && !math.IsNaN(s.Ratio) && !strings.HasPrefix(s.Unit, "%") {
 		text += " ×" + figure.Number(s.Ratio)
 	}
 	return text
