@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -181,6 +182,7 @@ func (d *Decoy) notice(ctx context.Context, conn *net.TCPConn, events chan<- Eve
 	default:
 		d.lost.Add(1)
 	}
+	runtime.Gosched() // whoever takes it blocks before the connection is seen to
 	banner := *d.banner.Load()
 	if setUserTimeout(conn) != nil || banner == "" || !d.hold(e.Source.Addr()) {
 		_ = conn.Close()

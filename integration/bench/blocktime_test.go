@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"nftsentry/integration/netns"
 	"nftsentry/integration/packet"
 )
 
@@ -22,7 +20,7 @@ var blocksInPlace = []int{0, 60_000}
 // Sources are blocked in rounds, so that what the machine does meanwhile hits
 // all guards alike.
 const (
-	blockRounds = 1
+	blockRounds = 4
 	quickPace   = 50 * time.Microsecond
 	slowPace    = time.Millisecond
 )
@@ -40,6 +38,14 @@ type contender struct {
 	guard   string
 	sources int           // in a round
 	pace    time.Duration // of the probes: what takes seconds needs no finer one
+}
+
+// limit is after how long a source goes for one that is never blocked.
+func (c contender) limit() time.Duration {
+	if c.pace == slowPace {
+		return 30 * time.Second
+	}
+	return 2 * time.Second
 }
 
 var contests = []contest{
@@ -107,18 +113,26 @@ func (c contest) measure(t *testing.T, r *recorder, g guard, who contender, bloc
 	} else {
 		guard = g.start(t, w.server)
 	}
+	kase, blocked := c.name+inPlace(blocks), 0
 	sender, wire := packet.Open(t, w.client), tap(t, w.router)
 	for i, source := range w.sources(t, "10.8.%d.%d/16", 1+who.sources) {
-		p := &prober{sender: sender, wire: wire, source: source, service: service, pace: who.pace, limit: time.Minute}
+		p := &prober{sender: sender, wire: wire, source: source, service: service, pace: who.pace, limit: who.limit()}
 		c.how(t, w, guard, p)
-		o := p.run(t)
+		o, ok := p.run(t)
 		if i == 0 {
 			continue
 		}
-		kase := c.name + inPlace(blocks)
+		if !ok {
+			r.add(kase, g.name, "sources never blocked", "", 1)
+			continue
+		}
+		blocked++
 		r.add(kase, g.name, "time to block", "ms", milliseconds(o.touch))
 		r.add(kase, g.name, "time from the first packet", "ms", milliseconds(o.first))
 		r.add(kase, g.name, "answers meanwhile", "", float64(o.through))
+	}
+	if blocked == 0 {
+		t.Fatalf("%s blocks nobody", g.name)
 	}
 }
 
@@ -199,6 +213,3 @@ func inPlace(blocks int) string {
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-var _ = strings.TrimSpace
-var _ *netns.Host

@@ -12,8 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"nftsentry/integration/netns"
 )
 
@@ -35,6 +33,7 @@ var fail2ban = guard{
 		}
 		return strings.TrimPrefix(strings.TrimSpace(string(out)), "Fail2Ban v")
 	},
+	lasts: (10 * time.Minute).Seconds(), // bantime
 	start: startFail2ban,
 }
 
@@ -98,20 +97,6 @@ func startFail2ban(t testing.TB, host *netns.Host) *running {
 			watcher.forget(t)
 		},
 	}
-}
-
-// cover lays a file or folder over another until the test ends. Only the test
-// and what it starts see that.
-func cover(t testing.TB, with, path string) {
-	t.Helper()
-	if err := unix.Mount(with, path, "", unix.MS_BIND, ""); err != nil {
-		t.Fatalf("mount %s over %s: %v", with, path, err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
-			t.Errorf("unmount %s: %v", path, err)
-		}
-	})
 }
 
 // An authLog is a file such as /var/log/auth.log.

@@ -3,10 +3,12 @@
 package bench
 
 import (
+	"math"
 	"net/netip"
 	"os/exec"
 	"slices"
 	"testing"
+	"time"
 
 	"nftsentry/integration/netns"
 )
@@ -18,9 +20,18 @@ type guard struct {
 	needs []string // programs without which it is left out
 	// version is what the tool says of itself, without its name: "1.2".
 	version func(t testing.TB) string
+	// lag is how long it may take the tool to look at what has come; 0 where it
+	// does so at once.
+	lag time.Duration
+	// lasts is how many seconds a first block on forged packets is, with the
+	// settings that start has; forever where nothing ends it.
+	lasts float64
 	// start has it guard a host until the test ends, and returns when it does.
 	start func(t testing.TB, host *netns.Host) *running
 }
+
+// forever is what nothing ends.
+var forever = math.Inf(1)
 
 // A running is a guard at work.
 type running struct {

@@ -170,3 +170,17 @@ func reads(pids []int, file string) bool {
 		})
 	})
 }
+
+// cover lays a file or folder over another until the test ends. Only the test
+// and what it starts see that.
+func cover(t testing.TB, with, path string) {
+	t.Helper()
+	if err := unix.Mount(with, path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatalf("mount %s over %s: %v", with, path, err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmount %s: %v", path, err)
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"nftsentry/integration/netns"
 )
@@ -34,6 +35,8 @@ var psad = guard{
 		}
 		return string(version[1])
 	},
+	lag:   5 * time.Second,     // CHECK_INTERVAL
+	lasts: time.Hour.Seconds(), // AUTO_BLOCK_TIMEOUT
 	start: startPsad,
 }
 

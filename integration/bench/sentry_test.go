@@ -22,7 +22,8 @@ var sentry = sentryWith("nftsentry", "")
 // sentryWith is nftsentry with a configuration of its own.
 func sentryWith(name, config string) guard {
 	return guard{
-		name: name,
+		name:  name,
+		lasts: (10 * time.Minute).Seconds(), // block.unproven
 		version: func(t testing.TB) string {
 			out, err := exec.Command(os.Getenv(programEnv), "version").Output()
 			if err != nil {

@@ -29,17 +29,14 @@ func addElements(t testing.TB, host *netns.Host, set string, from, to int) {
 	feed(t, host, script.String(), netns.Tool(t, "nft"), "-f", "-")
 }
 
-// addDrops adds rules of iptables(8) that drop what strangers send, as
-// "iptables -I INPUT -s ADDRESS -j DROP" does.
-func addDrops(t testing.TB, host *netns.Host, from, to int) {
+// addRejects has strangers routed nowhere, as "route add -host ADDRESS reject" does.
+func addRejects(t testing.TB, host *netns.Host, from, to int) {
 	t.Helper()
-	var rules strings.Builder
-	rules.WriteString("*filter\n")
+	var script strings.Builder
 	for i := from; i < to; i++ {
-		fmt.Fprintf(&rules, "-I INPUT -s %s -j DROP\n", stranger(i))
+		fmt.Fprintf(&script, "route add unreachable %s\n", stranger(i))
 	}
-	rules.WriteString("COMMIT\n")
-	feed(t, host, rules.String(), "iptables-restore", "-n")
+	feed(t, host, script.String(), netns.Tool(t, "ip"), "-batch", "-")
 }
 
 // feed runs a program on a host with a text as its input.
