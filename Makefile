@@ -10,7 +10,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ACTIONLINT  := github.com/rhysd/actionlint/cmd/actionlint@v1.7.12
 BENCHSTAT   := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 
-.PHONY: build packages release archives sbom checksums run test deps lint unit test-kernel soak bench microbench fuzz clean help
+.PHONY: build packages release archives sbom checksums run test deps lint unit test-kernel soak bench bench-deps bench-report bench-plots microbench fuzz clean help
 
 build: bin/nftsentry
 
@@ -48,7 +48,7 @@ lint: go
 	$(GO) vet -tags bench,intrusion,kernel ./...
 	$(GO) run $(STATICCHECK) -tags bench,intrusion,kernel ./...
 	$(GO) run $(ACTIONLINT)
-	shellcheck .ci/run integration/deps integration/kernel/fetch integration/testdata/clean.sh integration/packages/testdata/systemctl contrib/openrc/nftsentry
+	shellcheck .ci/run integration/deps integration/bench/deps docs/benchmarks/plot integration/kernel/fetch integration/testdata/clean.sh integration/packages/testdata/systemctl contrib/openrc/nftsentry
 	shellcheck contrib/release/build contrib/packages/build contrib/packages/setup contrib/packages/deb/* contrib/packages/rpm/* contrib/packages/apk/*
 
 # unit runs the tests of the packages side by side, and then those with real
@@ -70,10 +70,26 @@ test-kernel: deps
 soak: deps
 	NFTSENTRY_SOAK=1 $(GO) test -count=1 -v -timeout 2h -run '^TestResilience' ./integration
 
-# bench prints tables: how fast a block is, what a scan learns, what a flood does,
-# what the table costs honest traffic, and the daemon at rest.
-bench: deps
-	$(GO) test -tags bench -count=1 -v -timeout 10m -run '^TestBench' ./integration
+# bench measures nftsentry beside its peers, prints tables, and writes the raw
+# values into dist/bench, or where NFTSENTRY_BENCH_OUT says. BENCH=Leak runs one
+# experiment only. It takes half an hour, wants root, and the machine for itself;
+# peers that are not installed are named and left out.
+bench: export NFTSENTRY_BENCH_OUT ?= $(CURDIR)/dist/bench
+bench: go
+	$(GO) test -tags bench -count=1 -v -timeout 60m -run '^TestBench$(BENCH)' ./integration/bench
+
+# bench-deps installs the Debian packages of the peers, and of what scans, floods and draws.
+bench-deps:
+	@integration/bench/deps
+
+# bench-report writes the tables of docs/benchmarks.md from docs/benchmarks/*.csv
+# and from go.txt, which microbench has printed, and bench-plots the pictures.
+bench-report: go
+	@[ ! -e docs/benchmarks/go.txt ] || $(GO) run $(BENCHSTAT) nftsentry=docs/benchmarks/go.txt > docs/benchmarks/go-stat.txt
+	$(GO) run ./integration/bench/report
+
+bench-plots: go
+	@GO=$(GO) docs/benchmarks/plot
 
 # microbench measures, in three minutes or so, what each packet and each block
 # costs the program, in time and memory. What it prints is in bin/microbench.txt
@@ -105,7 +121,9 @@ help:
 	@echo "make release      all that is published, into dist, which is removed first; VERSION=1.2.3 chooses"
 	@echo "make lint         gofmt, go vet, staticcheck, actionlint, shellcheck"
 	@echo "make test-kernel  the tests that ask the kernel, on older kernels under qemu"
-	@echo "make bench        speed, cost and load, as tables"
+	@echo "make bench        nftsentry beside its peers, as tables; BENCH=Leak chooses one experiment"
+	@echo "make bench-deps   install the peers and tools that make bench knows"
+	@echo "make bench-report the tables of docs/benchmarks.md, from the raw values; make bench-plots its pictures"
 	@echo "make microbench   time and memory for each packet and each block, as benchstat's tables: 3 minutes"
 	@echo "make fuzz         each fuzz target for a minute; FUZZTIME=10s chooses"
 	@echo "make soak         kills, floods, full disks and full sets at full size: 20 minutes"

@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"integration":                     {},
 	"integration/bench":               {},
 	"integration/bench/figure":        {},
+	"integration/bench/report":        {"integration/bench/figure"},
 	"integration/kernel":              {},
 	"integration/namespace":           {},
 	"integration/netns":               {"integration/namespace"},

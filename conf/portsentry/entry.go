@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -24,7 +25,11 @@ type Entry struct {
 //	"%ld - %02d/%02d/%04d %02d:%02d:%02d Host: %s/%s Port: %d %s Blocked\n"
 //
 // Until 1.0 the year had two digits. The date is local time, in a zone that the file does not name.
-var entryLine = regexp.MustCompile(`^(\d{1,12}) - \d\d/\d\d/\d\d(?:\d\d)? \d\d:\d\d:\d\d Host: ([!-.0-~]{1,255})/([0-9a-fA-F.:]+) Port: (\d{1,5}) (TCP|UDP) Blocked$`)
+//
+// It takes a quarter of a megabyte, and most runs of the program read no such line.
+var entryLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(\d{1,12}) - \d\d/\d\d/\d\d(?:\d\d)? \d\d:\d\d:\d\d Host: ([!-.0-~]{1,255})/([0-9a-fA-F.:]+) Port: (\d{1,5}) (TCP|UDP) Blocked$`)
+})
 
 // lastSecond is 9999-01-01: the year has four digits in every zone before it.
 const lastSecond = 253370764800
@@ -34,7 +39,7 @@ var errNotEntry = errors.New(`not a line of Portsentry 1.2, such as "1403884279 
 // ParseEntry reads a line of a blocked file or a history of 1.2, without its newline. The seconds since 1970 tell the
 // time.
 func ParseEntry(line string) (Entry, error) {
-	m := entryLine.FindStringSubmatch(line)
+	m := entryLine().FindStringSubmatch(line)
 	if m == nil {
 		return Entry{}, errNotEntry
 	}
@@ -57,15 +62,17 @@ type Scan struct {
 // scanLine is what Portsentry 2.x writes: strftime's %Y-%m-%dT%H:%M:%S, milliseconds and %z, and then
 //
 //	" Scan from: [%s] (%s) protocol: [%s] port: [%d] type: [%s] IP opts: [%s] ignored: [%s] triggered: [%s] noblock: [%s] blocked: [%s]"
-var scanLine = regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4}) Scan from: \[([0-9a-fA-F.:]+)\] \(([!-.0-~]{0,255})\) ` +
-	`protocol: \[(TCP|UDP)\] port: \[(\d{1,5})\] type: \[([ -\\^-~]*)\] IP opts: \[[a-z ]+\] ` +
-	`ignored: \[[a-z]+\] triggered: \[[a-z]+\] noblock: \[[a-z]+\] blocked: \[(true|false|unset)\]$`)
+var scanLine = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d{4}) Scan from: \[([0-9a-fA-F.:]+)\] \(([!-.0-~]{0,255})\) ` +
+		`protocol: \[(TCP|UDP)\] port: \[(\d{1,5})\] type: \[([ -\\^-~]*)\] IP opts: \[[a-z ]+\] ` +
+		`ignored: \[[a-z]+\] triggered: \[[a-z]+\] noblock: \[[a-z]+\] blocked: \[(true|false|unset)\]$`)
+})
 
 var errNotScan = errors.New(`not a line of Portsentry 2.x, such as "2026-11-22T12:29:58.123+0100 Scan from: [192.0.2.7] (192.0.2.7) protocol: [TCP] port: [1] ..."`)
 
 // ParseScan reads a line of a history of 2.x, without its newline.
 func ParseScan(line string) (Scan, error) {
-	m := scanLine.FindStringSubmatch(line)
+	m := scanLine().FindStringSubmatch(line)
 	if m == nil {
 		return Scan{}, errNotScan
 	}

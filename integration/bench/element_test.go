@@ -131,7 +131,7 @@ func (d *daemon) fill(t testing.TB, blocks int) {
 	}
 	var list strings.Builder
 	for i := range blocks {
-		fmt.Fprintf(&list, "198.%d.%d.%d\n", 18+i>>16, i>>8&0xff, i&0xff)
+		fmt.Fprintln(&list, stranger(i))
 	}
 	file := filepath.Join(d.dir, "blocks")
 	if err := os.WriteFile(file, []byte(list.String()), 0o600); err != nil {

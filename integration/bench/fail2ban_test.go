@@ -79,6 +79,16 @@ func startFail2ban(t testing.TB, host *netns.Host) *running {
 		pids:  append(watcher.pids, cmd.Process.Pid),
 		ports: []uint16{11},
 		fail:  func(t testing.TB, source netip.Addr) { log.fail(t, source, 5) },
+		block: func(t testing.TB, from, to int) { // its first makes the table
+			t.Helper()
+			if out, err := client("set", "portsentry", "banip", stranger(from).String()); err != nil {
+				t.Fatalf("fail2ban-client: %v\n%s", err, out)
+			}
+			eventually(t, "fail2ban blocks", func() bool {
+				return strings.Contains(ask(host, "nft", "list", "set", "inet", "f2b-table", "addr-set-portsentry"), stranger(from).String())
+			})
+			addElements(t, host, "inet f2b-table addr-set-portsentry", from+1, to)
+		},
 		forgive: func(t testing.TB) {
 			t.Helper()
 			if out, err := client("unban", "--all"); err != nil {

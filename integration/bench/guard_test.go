@@ -47,6 +47,10 @@ type running struct {
 	// fail has the log of sshd, where the tool reads it, tell of as many failed
 	// logins of a source as make it block. It is nil for tools that read no log.
 	fail func(t testing.TB, source netip.Addr)
+	// block has the kernel hold blocks of the strangers from one number to
+	// another, in the form in which the tool blocks. It is nil for those that
+	// block nobody.
+	block func(t testing.TB, from, to int)
 	// forgive ends all blocks and has it forget all that it knows of sources.
 	forgive func(t testing.TB)
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"nftsentry/integration/netns"
@@ -33,7 +34,7 @@ func buildAndRun(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	program := filepath.Join(dir, "nftsentry")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", program, "nftsentry/cmd/nftsentry")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+describe(), "-o", program, "nftsentry/cmd/nftsentry")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	build.Stdout, build.Stderr = os.Stderr, os.Stderr
 	if err := build.Run(); err != nil {
@@ -45,4 +46,13 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	return netns.RunAsRoot(m)
+}
+
+// describe is the version that make build gives the program.
+func describe() string {
+	out, err := exec.Command("git", "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		return "unknown"
+	}
+	return strings.TrimSpace(string(out))
 }

@@ -27,11 +27,15 @@ func portsentry(mode string) guard {
 		start: func(t testing.TB, host *netns.Host) *running {
 			t.Helper()
 			s := startScout(t, host, mode, "BLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"\n")
-			return &running{pids: s.pids, ports: []uint16{11}, closed: []uint16{11}, forgive: func(t testing.TB) {
-				t.Helper()
-				host.Output(t, "ip", "route", "flush", "type", "unreachable")
-				s.forget(t)
-			}}
+			return &running{
+				pids: s.pids, ports: []uint16{11}, closed: []uint16{11},
+				block: func(t testing.TB, from, to int) { addRejects(t, host, from, to) },
+				forgive: func(t testing.TB) {
+					t.Helper()
+					host.Output(t, "ip", "route", "flush", "type", "unreachable")
+					s.forget(t)
+				},
+			}
 		},
 	}
 }

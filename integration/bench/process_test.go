@@ -23,6 +23,7 @@ import (
 type usage struct {
 	processes int
 	rss       int           // resident memory, in bytes; what they share counts for each
+	own       int           // of that not pages of files, which others may share
 	peak      int           // the sum of their largest
 	cpu       time.Duration // in steps of 10 ms
 	wakeups   int           // times that a thread has waited and been woken
@@ -46,6 +47,7 @@ func (u *usage) add(pid int) {
 	}
 	u.processes++
 	u.rss += field(status, "VmRSS:") << 10
+	u.own += field(status, "RssAnon:") << 10
 	u.peak += field(status, "VmHWM:") << 10
 	u.cpu += cpuOf(dir)
 	tasks, _ := filepath.Glob(filepath.Join(dir, "task/*/status"))

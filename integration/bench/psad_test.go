@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,6 +96,7 @@ func startPsad(t testing.TB, host *netns.Host) *running {
 	t.Cleanup(func() { evict(t, host) })
 	eventually(t, "ulogd has a log", func() bool { return exists(filepath.Join(dir, "ulogd.log")) })
 	r := &running{ports: []uint16{2, 3, 4, 5, 6}, closed: []uint16{2, 3, 4, 5, 6}}
+	r.block = func(t testing.TB, from, to int) { psadBlock(t, host, from, to) }
 	start := func(t testing.TB) {
 		t.Helper()
 		socket := filepath.Join(dir, "run/auto_ipt.sock")
@@ -116,6 +118,25 @@ func startPsad(t testing.TB, host *netns.Host) *running {
 	}
 	start(t)
 	return r
+}
+
+// psadBlock makes the chains that psad makes for its first block, and the four
+// rules of each.
+func psadBlock(t testing.TB, host *netns.Host, from, to int) {
+	t.Helper()
+	var rules strings.Builder
+	rules.WriteString("*filter\n")
+	for _, chain := range []string{"INPUT", "OUTPUT", "FORWARD"} {
+		if from == 0 {
+			fmt.Fprintf(&rules, ":PSAD_BLOCK_%[1]s -\n-I %[1]s -j PSAD_BLOCK_%[1]s\n", chain)
+		}
+	}
+	for i := from; i < to; i++ {
+		fmt.Fprintf(&rules, "-A PSAD_BLOCK_INPUT -s %[1]s -j DROP\n-A PSAD_BLOCK_OUTPUT -d %[1]s -j DROP\n"+
+			"-A PSAD_BLOCK_FORWARD -s %[1]s -j DROP\n-A PSAD_BLOCK_FORWARD -d %[1]s -j DROP\n", stranger(i))
+	}
+	rules.WriteString("COMMIT\n")
+	feed(t, host, rules.String(), "iptables-restore", "-n")
 }
 
 func exists(path string) bool {

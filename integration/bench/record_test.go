@@ -22,7 +22,7 @@ type recorder struct {
 }
 
 // record begins an experiment, and prints its table when the test ends. Its
-// file, EXPERIMENT.csv, is made anew.
+// file, EXPERIMENT.csv, is made anew, and beside it machine.txt.
 func record(t *testing.T, experiment string) *recorder {
 	t.Helper()
 	dir := os.Getenv(outEnv)
@@ -32,6 +32,7 @@ func record(t *testing.T, experiment string) *recorder {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	machineOnce.Do(func() { writeMachine(t, filepath.Join(dir, "machine.txt")) })
 	f, err := os.Create(filepath.Join(dir, experiment+".csv"))
 	if err != nil {
 		t.Fatal(err)

@@ -107,6 +107,7 @@ func (d *daemon) running() *running {
 		pids:   []int{d.cmd.Process.Pid},
 		ports:  []uint16{23},
 		closed: []uint16{2, 3, 4},
+		block:  func(t testing.TB, _, to int) { d.fill(t, to) },
 		forgive: func(t testing.TB) {
 			t.Helper()
 			if d.must(t, "list", "--json") != "[]\n" {

@@ -32,7 +32,10 @@ var sshguard = guard{
 func startSSHGuard(t testing.TB, host *netns.Host) *running {
 	t.Helper()
 	log := newAuthLog(t)
-	r := &running{fail: func(t testing.TB, source netip.Addr) { log.fail(t, source, 3) }}
+	r := &running{
+		fail:  func(t testing.TB, source netip.Addr) { log.fail(t, source, 3) },
+		block: func(t testing.TB, from, to int) { addElements(t, host, "ip sshguard attackers", from, to) },
+	}
 	start := func(t testing.TB) {
 		t.Helper()
 		cmd := host.Command("sshguard", string(log))

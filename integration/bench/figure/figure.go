@@ -136,15 +136,28 @@ func (s Summary) ratio() string {
 	return Number(s.Ratio)
 }
 
-// Number is a value with three significant digits, and whole thousands.
+// Number is a value with three significant digits; from a hundred on it
+// is whole, with a comma at each thousand. It is empty for NaN.
 func Number(v float64) string {
 	switch a := math.Abs(v); {
 	case math.IsNaN(v):
 		return ""
-	case a >= 100:
-		return strconv.FormatFloat(v, 'f', 0, 64)
+	case a >= 99.95:
+		return thousands(strconv.FormatFloat(v, 'f', 0, 64))
 	case a >= 10:
 		return strconv.FormatFloat(v, 'f', 1, 64)
 	}
 	return strconv.FormatFloat(v, 'g', 3, 64)
+}
+
+// thousands puts commas into a whole number.
+func thousands(digits string) string {
+	digits, negative := strings.CutPrefix(digits, "-")
+	for at := len(digits) - 3; at > 0; at -= 3 {
+		digits = digits[:at] + "," + digits[at:]
+	}
+	if negative {
+		return "-" + digits
+	}
+	return digits
 }
