@@ -71,6 +71,7 @@ type guard struct {
 	scrapes    net.Listener     // as metrics
 	box        *sandbox.Sandbox // nil for none
 	unboxed    string           // why there is none
+	code       []mapping        // where the program's code is in memory
 }
 
 // openGuard opens all parts, and restores the blocks on record in one
@@ -87,6 +88,7 @@ func openGuard(load func() (conf.Config, string, error), out *output, hookSocket
 	g.compat = compat.New(compat.DefaultPath, g.log.Named("compat"))
 	g.cfg.Store(&cfg)
 	g.file.Store(&file)
+	g.code = codeMappings()
 	for _, open := range []func(conf.Config) error{
 		g.lock, g.openHooks, g.openSocket, g.openMetrics, g.openStore, g.openDecoy, g.openNFLOG, g.openTable, g.openMonitor, g.openIgnored, g.openController,
 		g.enterSandbox,
@@ -298,6 +300,7 @@ func (g *guard) runTasks(ctx context.Context, hup <-chan os.Signal) error {
 	if g.metrics != nil {
 		tasks.Go(func() error { return g.metrics.Run(ctx, g.scrapes) })
 	}
+	tasks.Go(func() error { return settle(ctx, g.code) })
 	for _, task := range extraTasks {
 		tasks.Go(func() error { return task(ctx) })
 	}
