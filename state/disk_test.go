@@ -21,7 +21,7 @@ import (
 func newer(t *testing.T, dir string) {
 	t.Helper()
 	s := mustOpen(t, dir)
-	put := func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte("2")) }
+	put := func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte("3")) }
 	if err := errors.Join(s.db.update(put), s.Close()); err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 // TestSaveAll hands in many blocks, of which each is on record, in the mirror
 // and in the history when the one call comes, and then has them end.
 func TestSaveAll(t *testing.T) {
-	for name, n := range map[string]int{"one": 1, "as many as a transaction has": wholeChunk, "more": wholeChunk + commitChunk + 1} {
+	for name, n := range map[string]int{"one": 1, "as many as a transaction has": commitChunk, "more": 2*commitChunk + 1} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				dir := t.TempDir()

@@ -35,13 +35,15 @@ func (m *mirror) add(line string) {
 	m.fresh = append(append(m.fresh, line...), '\n')
 }
 
-// drop takes the line out at the next rewrite and calls the functions then.
-func (m *mirror) drop(line string, done []func(error)) {
+// drop takes the line out at the next rewrite and calls done then, which may be nil.
+func (m *mirror) drop(line string, done func(error)) {
 	if m.gone == nil {
 		m.gone = make(map[string]int)
 	}
 	m.gone[line+"\n"]++
-	m.waiting = append(m.waiting, done...)
+	if done != nil {
+		m.waiting = append(m.waiting, done)
+	}
 }
 
 // write brings the file up to date. Lines that must go may stay until m.due, unless all is set. Live gives the rows of all live
@@ -53,7 +55,9 @@ func (m *mirror) write(live liveRows, all bool) error {
 		return nil // the rewrite is yet to come
 	}
 	m.gone = nil
-	settle(m.waiting, err)
+	for _, done := range m.waiting {
+		settle(done, err)
+	}
 	m.waiting = nil
 	return err
 }

@@ -302,7 +302,7 @@ func TestUnreadableRecordsArePassedOver(t *testing.T) {
 	s.Save(a, nil)
 	flushed(t, s)
 	if err := s.db.update(func(tx *bolt.Tx) error {
-		return errors.Join(tx.Bucket(liveBucket).Put([]byte("192.0.2.2/32"), []byte("{")),
+		return errors.Join(tx.Bucket(liveBucket).Put(keyOf(b.Source), []byte("{")),
 			tx.Bucket(liveBucket).Put([]byte("nonsense"), []byte("{}")))
 	}); err != nil {
 		t.Fatal(err)
