@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -85,6 +86,28 @@ func BenchmarkSaveAll(b *testing.B) {
 			}
 			b.ReportMetric(most, "MiB-more")
 			b.ReportMetric(float64(size)/float64(n), "B/block")
+		})
+	}
+}
+
+// BenchmarkWaiting is the memory of new blocks that wait for the disk, beside the slice that they are handed in by.
+func BenchmarkWaiting(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			blocks := blocksOf(n)
+			var before, after runtime.MemStats
+			for b.Loop() {
+				s := mustOpen(b, b.TempDir())
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				s.SaveAll(blocks, func(error) {})
+				s.arrange()
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				runtime.KeepAlive(s)
+			}
+			runtime.KeepAlive(blocks)
+			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/block")
 		})
 	}
 }

@@ -155,7 +155,7 @@ func (cs changes) write(tx *bolt.Tx) ([]effect, error) {
 		tx.Bucket(liveBucket).FillPercent = 0.9
 	}
 	effects := make([]effect, 0, len(cs))
-	for _, source := range slices.SortedFunc(maps.Keys(cs), netip.Prefix.Compare) {
+	for _, source := range slices.SortedFunc(maps.Keys(cs), compareSources) {
 		e, err := cs[source].write(tx, source)
 		if err != nil {
 			return nil, fmt.Errorf("block %s: %w", source, err)

@@ -173,6 +173,17 @@ func (db *database) visit(f func(Block)) error {
 	})
 }
 
+// countLive is the number of records of live blocks; 0 without a database.
+func (db *database) countLive() (n int, err error) {
+	if db == nil {
+		return 0, nil
+	}
+	err = db.view(func(tx *bolt.Tx) error {
+		return eachLive(tx, func(_, _ []byte) { n++ })
+	})
+	return n, err
+}
+
 // live returns all live blocks, the oldest first.
 func (db *database) live() ([]Block, error) {
 	var blocks []Block

@@ -13,7 +13,7 @@ import (
 // bytes: a third of the room that JSON takes, and a tenth of the time.
 //
 // The key is one byte for the family, 4 or 6, the 4 or 16 bytes of the address, and one for the length of the prefix:
-// the order of the keys is that of [netip.Prefix.Compare]. The record is, in this order,
+// the order of the keys is that of compareSources. The record is, in this order,
 //
 //	since, until       times: seconds since 1970 plus one in 5 bytes, nanoseconds in 4, big-endian; all 0 for none
 //	port               2 bytes, big-endian

@@ -90,7 +90,10 @@ func TestKeysAreInOrder(t *testing.T) {
 	} {
 		sources = append(sources, netip.MustParsePrefix(s))
 	}
-	slices.SortFunc(sources, netip.Prefix.Compare)
+	slices.SortFunc(sources, compareSources)
+	if !slices.IsSortedFunc(sources, netip.Prefix.Compare) {
+		t.Errorf("sources are in another order than netip has: %v", sources)
+	}
 	if !slices.IsSortedFunc(sources, func(a, b netip.Prefix) int { return bytes.Compare(keyOf(a), keyOf(b)) }) {
 		t.Errorf("keys are in another order than %v", sources)
 	}

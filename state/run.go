@@ -144,7 +144,7 @@ func (s *Store) arrange() {
 	}
 	order := slices.AppendSeq(make([]netip.Prefix, 0, len(s.pending)), maps.Keys(s.pending))
 	s.mu.Unlock()
-	slices.SortFunc(order, func(a, b netip.Prefix) int { return b.Compare(a) })
+	slices.SortFunc(order, func(a, b netip.Prefix) int { return compareSources(b, a) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.order = order
@@ -259,7 +259,11 @@ func (s *Store) publish(effects []effect, all bool, live liveRows) error {
 
 // mirror hands the lines that come and go to the mirrors, and with the latter the functions that wait for it.
 func (s *Store) mirror(effects []effect) {
-	var added []*Block
+	type added struct {
+		*Block
+		line string
+	}
+	var all []added
 	for _, e := range effects {
 		was, is := lineOf(e.was), lineOf(e.live)
 		if was == is {
@@ -270,12 +274,12 @@ func (s *Store) mirror(effects []effect) {
 			e.change.ended = nil
 		}
 		if is != "" {
-			added = append(added, e.live)
+			all = append(all, added{e.live, is})
 		}
 	}
-	slices.SortFunc(added, compare)
-	for _, b := range added {
-		s.mirrorOf(b).add(lineOf(b))
+	slices.SortFunc(all, func(a, b added) int { return compare(a.Block, b.Block) })
+	for _, a := range all {
+		s.mirrorOf(a.Block).add(a.line)
 	}
 }
 

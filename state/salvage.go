@@ -107,7 +107,7 @@ func (r *salvaged) write(db *database) error {
 
 // putAll puts all blocks.
 func (db *database) putAll(blocks map[netip.Prefix]Block, put func(tx *bolt.Tx, b *Block) error) error {
-	keys := slices.SortedFunc(maps.Keys(blocks), netip.Prefix.Compare)
+	keys := slices.SortedFunc(maps.Keys(blocks), compareSources)
 	for part := range slices.Chunk(keys, commitChunk) {
 		if err := db.update(func(tx *bolt.Tx) error {
 			for _, key := range part {
