@@ -107,7 +107,7 @@ func BenchmarkWaiting(b *testing.B) {
 				runtime.KeepAlive(s)
 			}
 			runtime.KeepAlive(blocks)
-			b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/float64(n), "B/block")
+			b.ReportMetric((float64(after.HeapAlloc)-float64(before.HeapAlloc))/float64(n), "B/block")
 		})
 	}
 }

@@ -266,9 +266,6 @@ func (s *Store) SaveAll(blocks []Block, done func(error)) {
 	done = last(len(blocks), done)
 	room := make([]change, len(blocks))
 	s.mu.Lock()
-	if len(s.pending) == 0 {
-		s.pending = make(changes, len(blocks))
-	}
 	for i := range blocks {
 		b := &blocks[i]
 		if kept := b.kept(); !kept.Since.Equal(b.Since) || !kept.Until.Equal(b.Until) {
