@@ -49,7 +49,7 @@ func compare(a, b *Block) int {
 	return compareSources(a.Source, b.Source)
 }
 
-// compareSources is [netip.Prefix.Compare] of sources, which are masked: in a third of its time.
+// compareSources is [netip.Prefix.Compare] of sources, which are masked.
 func compareSources(a, b netip.Prefix) int {
 	if c := a.Addr().Compare(b.Addr()); c != 0 {
 		return c

@@ -10,7 +10,7 @@ import (
 )
 
 // A block is kept in nftsentry.db as a record under the key of its source. There may be millions, so that both are
-// bytes: a third of the room that JSON takes, and a tenth of the time.
+// bytes and no text.
 //
 // The key is one byte for the family, 4 or 6, the 4 or 16 bytes of the address, and one for the length of the prefix:
 // the order of the keys is that of compareSources. The record is, in this order,

@@ -260,7 +260,7 @@ func (s *Store) next(source netip.Prefix) {
 
 // SaveAll is Save for many blocks, of different sources: done is called when all are written, with the first error. Up
 // to 12,000 are committed in one transaction, and of more so many at a time, before which goes what others hand in
-// meanwhile. Until done is called the caller leaves the blocks as they are; what waits takes some 130 bytes for each
+// meanwhile. Until done is called the caller leaves the blocks as they are; what waits takes 130 to 175 bytes for each
 // beside them.
 func (s *Store) SaveAll(blocks []Block, done func(error)) {
 	done = last(len(blocks), done)
