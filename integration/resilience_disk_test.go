@@ -48,7 +48,7 @@ var disks = map[string]disk{
 		before: func(t *testing.T, p *program) {
 			p.remember()
 			db, err := bolt.Open(p.state("nftsentry.db"), 0o600, nil)
-			must(t, err, db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("2")) }), db.Close())
+			must(t, err, db.Update(func(tx *bolt.Tx) error { return tx.Bucket([]byte("meta")).Put([]byte("format"), []byte("3")) }), db.Close())
 		},
 		heal: func(t *testing.T, p *program) { must(t, os.Rename(p.state("nftsentry.db"), p.state("newer"))) },
 		want: "written by a newer nftsentry",

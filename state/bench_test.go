@@ -1,6 +1,7 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -9,63 +10,165 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	"go.uber.org/zap"
 )
 
-// filled makes a store of so many live and remembered blocks, and returns it with the former.
-func filled(b *testing.B, dir string, live, ended int) (*Store, []Block) {
-	b.Helper()
-	s := mustOpen(b, dir)
-	blocks := make([]Block, live)
-	for i := range live + ended {
-		a := netip.AddrFrom4([4]byte{byte(i * 7), byte(i >> 16), byte(i >> 8), byte(i)})
-		bl := block(a.String(), i)
-		s.Save(bl, nil)
-		if i < live {
-			blocks[i] = bl
-		} else {
-			s.End(bl.Source, bl.Until, false, nil)
-		}
-		if i%20000 == 0 {
-			flushed(b, s)
-		}
-	}
-	flushed(b, s)
-	return s, blocks
+// sizes are the numbers of live blocks that benchmarks are run beside.
+var sizes = []int{10, 1000, 100000, 1000000}
+
+// blockOf makes a block of one address of its own, spread over the address space, each a little later than the last.
+func blockOf(i int) Block {
+	a := netip.AddrFrom4([4]byte{byte(i * 7), byte(i >> 16), byte(i >> 8), byte(i)})
+	b := block(a.String(), 0)
+	b.Since = b.Since.Add(time.Duration(i) * time.Millisecond)
+	b.Until = b.Since.Add(10 * time.Minute)
+	return b
 }
 
-// BenchmarkStart is Open, which makes the mirrors anew, and Live.
+// blocksOf makes so many blocks.
+func blocksOf(n int) []Block {
+	blocks := make([]Block, n)
+	for i := range blocks {
+		blocks[i] = blockOf(i)
+	}
+	return blocks
+}
+
+// filled makes a store of so many live and remembered blocks.
+func filled(b *testing.B, dir string, live, ended int) *Store {
+	b.Helper()
+	s := mustOpen(b, dir)
+	blocks := blocksOf(live + ended)
+	s.SaveAll(blocks, nil)
+	flushed(b, s)
+	sources := make([]netip.Prefix, 0, ended)
+	for i := live; i < live+ended; i++ {
+		sources = append(sources, blockOf(i).Source)
+	}
+	s.EndAll(sources, time.Now(), false, nil)
+	flushed(b, s)
+	return s
+}
+
+// BenchmarkSaveAll hands in so many new blocks at once, until all are on the disk and in the text files.
+func BenchmarkSaveAll(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			blocks := blocksOf(n)
+			base, most, size := 0.0, 0.0, int64(0)
+			for b.Loop() {
+				b.StopTimer()
+				dir := b.TempDir()
+				s := mustOpen(b, dir)
+				stop := start(s)
+				done := make(chan error, 1)
+				resetPeak(b)
+				base = peak(b)
+				b.StartTimer()
+				s.SaveAll(blocks, func(err error) { done <- err })
+				if err := <-done; err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				most = max(most, peak(b)-base)
+				if err := errors.Join(stop(), s.Close()); err != nil {
+					b.Fatal(err)
+				}
+				info, err := os.Stat(filepath.Join(dir, storeName))
+				if err != nil {
+					b.Fatal(err)
+				}
+				size = info.Size()
+				b.StartTimer()
+			}
+			b.ReportMetric(most, "MiB-more")
+			b.ReportMetric(float64(size)/float64(n), "B/block")
+		})
+	}
+}
+
+// BenchmarkWaiting is the memory of new blocks that wait for the disk, beside the slice that they are handed in by.
+func BenchmarkWaiting(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			blocks := blocksOf(n)
+			var before, after runtime.MemStats
+			for b.Loop() {
+				s := mustOpen(b, b.TempDir())
+				runtime.GC()
+				runtime.ReadMemStats(&before)
+				s.SaveAll(blocks, func(error) {})
+				s.arrange()
+				runtime.GC()
+				runtime.ReadMemStats(&after)
+				runtime.KeepAlive(s)
+			}
+			runtime.KeepAlive(blocks)
+			b.ReportMetric((float64(after.HeapAlloc)-float64(before.HeapAlloc))/float64(n), "B/block")
+		})
+	}
+}
+
+// BenchmarkBeside is what one change costs beside so many live blocks: a new block, alone and with 99 others, one that
+// ends and whose line is taken out of the mirror at once, and one whose line waits.
+func BenchmarkBeside(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := filled(b, b.TempDir(), n, 0)
+			next, first := n, 0
+			flush := func(b *testing.B, all bool) {
+				if err := s.flush(all); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for _, group := range []int{1, 100} {
+				b.Run(fmt.Sprintf("save=%d", group), func(b *testing.B) {
+					for b.Loop() {
+						for range group {
+							s.Save(blockOf(next), nil)
+							next++
+						}
+						flush(b, false)
+					}
+				})
+			}
+			for _, all := range []bool{false, true} {
+				b.Run(fmt.Sprintf("end=%v", all), func(b *testing.B) {
+					for b.Loop() {
+						s.tcp.due = time.Now().Add(time.Hour)
+						s.End(blockOf(first).Source, time.Now(), false, nil)
+						first++
+						flush(b, all)
+					}
+				})
+			}
+		})
+	}
+}
+
+// BenchmarkStart is Open, which makes the mirrors anew, and Visit of so many.
 func BenchmarkStart(b *testing.B) {
-	for _, n := range []int{65536, 131072} {
+	for _, n := range sizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			dir := b.TempDir()
-			s, _ := filled(b, dir, n, 0)
-			s.Close()
-			s = nil
+			filled(b, dir, n, 0).Close()
 			resetPeak(b)
+			base := peak(b)
 			for b.Loop() {
 				s, err := Open(dir, zap.NewNop())
 				if err != nil {
 					b.Fatal(err)
 				}
-				blocks, err := s.Live()
-				if err != nil || len(blocks) != n {
-					b.Fatalf("want %d blocks, got %d: %v", n, len(blocks), err)
+				seen := 0
+				if err := s.Visit(func(Block) { seen++ }); err != nil || seen != n {
+					b.Fatalf("want %d blocks, got %d: %v", n, seen, err)
 				}
 				s.Close()
 			}
-			b.ReportMetric(peak(b), "MiB-peak")
-			s, err := Open(dir, zap.NewNop())
-			if err != nil {
-				b.Fatal(err)
-			}
-			blocks, _ := s.Live()
-			resetPeak(b) // after a collection
-			b.ReportMetric(peak(b), "MiB")
-			s.Close()
-			runtime.KeepAlive(blocks)
+			b.ReportMetric(peak(b)-base, "MiB-more")
 		})
 	}
 }
@@ -73,7 +176,7 @@ func BenchmarkStart(b *testing.B) {
 // BenchmarkAnew writes a store of so many blocks anew that was deleted.
 func BenchmarkAnew(b *testing.B) {
 	dir := b.TempDir()
-	s, _ := filled(b, dir, 131072, 0)
+	s := filled(b, dir, 131072, 0)
 	resetPeak(b)
 	for b.Loop() {
 		if err := os.RemoveAll(dir); err != nil {
@@ -89,7 +192,7 @@ func BenchmarkAnew(b *testing.B) {
 // BenchmarkSalvage starts with a store that has lost its last page.
 func BenchmarkSalvage(b *testing.B) {
 	dir := b.TempDir()
-	s, _ := filled(b, dir, 131072, 0)
+	s := filled(b, dir, 131072, 0)
 	var size int64
 	_ = s.db.view(func(tx *bolt.Tx) error { size = tx.Size(); return nil })
 	s.Close()
@@ -140,7 +243,7 @@ func peak(b *testing.B) (mib float64) {
 
 // BenchmarkLive reads 65,536 live blocks.
 func BenchmarkLive(b *testing.B) {
-	s, _ := filled(b, b.TempDir(), 65536, 0)
+	s := filled(b, b.TempDir(), 65536, 0)
 	for b.Loop() {
 		if _, err := s.Live(); err != nil {
 			b.Fatal(err)
@@ -148,53 +251,39 @@ func BenchmarkLive(b *testing.B) {
 	}
 }
 
-// BenchmarkSave is one block on its way to the disk at a time, and 100 at once, beside 65,536 others.
-func BenchmarkSave(b *testing.B) {
-	for _, group := range []int{1, 100} {
-		b.Run(fmt.Sprint(group), func(b *testing.B) {
-			s, blocks := filled(b, b.TempDir(), 65536, 0)
-			i := 0
-			for b.Loop() {
-				for range group {
-					blocks[i%65536].Since = blocks[i%65536].Since.AddDate(1, 0, 0)
-					blocks[i%65536].Address = netip.Addr{} // the mirror is not rewritten
-					s.Save(blocks[i%65536], nil)
+// BenchmarkRewrite takes one line out of so many, and makes the mirror anew.
+func BenchmarkRewrite(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			s := filled(b, b.TempDir(), n, 0)
+			b.Run("filter", func(b *testing.B) {
+				i := 0
+				for b.Loop() {
+					s.tcp.drop(FormatLine(blockOf(i%n)), nil)
 					i++
+					if err := s.publish(nil, true, s.rows); err != nil {
+						b.Fatal(err)
+					}
 				}
-				if err := s.flush(false); err != nil {
-					b.Fatal(err)
+			})
+			b.Run("rebuild", func(b *testing.B) {
+				resetPeak(b)
+				base := peak(b)
+				for b.Loop() {
+					s.tcp.stale = true
+					if err := s.publish(nil, true, s.rows); err != nil {
+						b.Fatal(err)
+					}
 				}
-			}
+				b.ReportMetric(peak(b)-base, "MiB-more")
+			})
 		})
 	}
 }
 
-// BenchmarkRewrite takes one line out of 65,536.
-func BenchmarkRewrite(b *testing.B) {
-	s, blocks := filled(b, b.TempDir(), 65536, 0)
-	b.Run("filter", func(b *testing.B) {
-		i := 0
-		for b.Loop() {
-			s.tcp.drop(FormatLine(blocks[i%65536]), nil)
-			i++
-			if err := s.publish(nil, true, s.rows); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-	b.Run("rebuild", func(b *testing.B) {
-		for b.Loop() {
-			s.tcp.stale = true
-			if err := s.publish(nil, true, s.rows); err != nil {
-				b.Fatal(err)
-			}
-		}
-	})
-}
-
 // BenchmarkForget forgets 2,000 of 300,000 remembered blocks at a time.
 func BenchmarkForget(b *testing.B) {
-	s, _ := filled(b, b.TempDir(), 0, 300000)
+	s := filled(b, b.TempDir(), 0, 300000)
 	max := 300000
 	for b.Loop() {
 		if max -= forgetChunk; max < 0 {
@@ -208,7 +297,7 @@ func BenchmarkForget(b *testing.B) {
 
 // BenchmarkForgetNothing looks at 300,000 remembered blocks.
 func BenchmarkForgetNothing(b *testing.B) {
-	s, _ := filled(b, b.TempDir(), 0, 300000)
+	s := filled(b, b.TempDir(), 0, 300000)
 	for b.Loop() {
 		if _, err := s.db.forgetEnded(forgetting{max: 300000}); err != nil {
 			b.Fatal(err)

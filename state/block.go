@@ -2,8 +2,6 @@ package state
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -38,45 +36,6 @@ type Block struct {
 	Comment  string       // as the element in the kernel's set carries it
 }
 
-// record is a block as nftsentry.db holds it: JSON, under the source as text. Fields may be added, as unknown ones are
-// passed over; a change of meaning needs another format, see db.go.
-type record struct {
-	Address  netip.Addr `json:"address,omitzero"`
-	Since    time.Time  `json:"since"`
-	Until    time.Time  `json:"until,omitzero"`
-	Strikes  int        `json:"strikes,omitempty"`
-	Port     uint16     `json:"port,omitempty"`
-	Protocol string     `json:"protocol,omitempty"`
-	Kind     string     `json:"kind,omitempty"`
-	Evidence string     `json:"evidence,omitempty"`
-	Origin   Origin     `json:"origin,omitempty"`
-	Comment  string     `json:"comment,omitempty"`
-}
-
-// encode gives the key and the value of b.
-func encode(b Block) (key, value []byte, err error) {
-	value, err = json.Marshal(record{b.Address, b.Since, b.Until, b.Strikes, b.Port, b.Protocol,
-		b.Kind, b.Evidence, b.Origin, b.Comment})
-	return []byte(b.Source.String()), value, err
-}
-
-// decode is the reverse of encode; the block shares no memory with key and value.
-func decode(key, value []byte) (Block, error) {
-	source, err := netip.ParsePrefix(string(key))
-	if err != nil {
-		return Block{}, fmt.Errorf("record %q: %w", key, err)
-	}
-	var r record
-	if !r.quick(value) {
-		r = record{}
-		if err := json.Unmarshal(value, &r); err != nil {
-			return Block{}, fmt.Errorf("record %q: %w", key, err)
-		}
-	}
-	return Block{source, r.Address, r.Since, r.Until, r.Strikes, r.Port, r.Protocol,
-		r.Kind, r.Evidence, r.Origin, r.Comment}, nil
-}
-
 // same tells whether a and b are one block, perhaps at different times of its life.
 func same(a, b *Block) bool {
 	return a != nil && b != nil && a.Source == b.Source && a.Since.Equal(b.Since)
@@ -84,7 +43,18 @@ func same(a, b *Block) bool {
 
 // compare orders blocks by Since and then by Source.
 func compare(a, b *Block) int {
-	return cmp.Or(a.Since.Compare(b.Since), a.Source.Compare(b.Source))
+	if c := a.Since.Compare(b.Since); c != 0 {
+		return c
+	}
+	return compareSources(a.Source, b.Source)
+}
+
+// compareSources is [netip.Prefix.Compare] of sources, which are masked.
+func compareSources(a, b netip.Prefix) int {
+	if c := a.Addr().Compare(b.Addr()); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Bits(), b.Bits())
 }
 
 // sortBlocks puts the oldest first.
@@ -92,16 +62,28 @@ func sortBlocks(blocks []Block) {
 	slices.SortFunc(blocks, func(a, b Block) int { return compare(&a, &b) })
 }
 
-// wall is t as the store can keep it: the wall clock in UTC, to the nanosecond, in the years that RFC 3339 has.
+// kept is b with its times as the store keeps them.
+func (b Block) kept() Block {
+	b.Since, b.Until = wall(b.Since), wall(b.Until)
+	return b
+}
+
+// firstTime and lastTime bound what the store can keep.
+var (
+	firstTime = time.Unix(0, 0).UTC()
+	lastTime  = time.Unix(maxSeconds, 0).UTC()
+)
+
+// wall is t as the store can keep it: the wall clock in UTC, to the nanosecond, from 1970 to 9999.
 func wall(t time.Time) time.Time {
 	t = t.Round(0).UTC()
-	switch first, last := time.Unix(0, 0).UTC(), time.Date(9999, 12, 31, 0, 0, 0, 0, time.UTC); {
+	switch {
 	case t.IsZero():
 		return time.Time{}
-	case t.Before(first):
-		return first
-	case t.After(last):
-		return last
+	case t.Before(firstTime):
+		return firstTime
+	case t.After(lastTime):
+		return lastTime
 	}
 	return t
 }

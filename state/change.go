@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -15,7 +16,7 @@ type change struct {
 	last     *Block // its last block that is over; nil leaves the one on record
 	forgiven bool   // nothing is remembered of it, and last is nil
 
-	saved, ended []func(error) // to be told
+	saved, ended func(error) // to be told; nil for nobody
 }
 
 // under makes c, the newer change, stand for the older one too.
@@ -30,10 +31,19 @@ type changes map[netip.Prefix]*change
 
 // of returns the change of source to work into.
 func (cs changes) of(source netip.Prefix) *change {
-	if cs[source] == nil {
-		cs[source] = &change{}
+	return cs.in(source, nil)
+}
+
+// in is of with room for a new change, which may be nil: many are made in one piece.
+func (cs changes) in(source netip.Prefix, room *change) *change {
+	c := cs[source]
+	if c == nil {
+		if c = room; c == nil {
+			c = &change{}
+		}
+		cs[source] = c
 	}
-	return cs[source]
+	return c
 }
 
 // under makes cs, the newer changes, stand for the older ones too, whose functions have been told.
@@ -82,11 +92,22 @@ func (cs changes) tell(err error) {
 	}
 }
 
-// settle calls the functions with err.
-func settle(done []func(error), err error) {
-	for _, f := range done {
-		f(err)
+// settle calls done, which may be nil, with err.
+func settle(done func(error), err error) {
+	if done != nil {
+		done(err)
 	}
+}
+
+// both calls two functions, of which either may be nil, one after the other.
+func both(first, second func(error)) func(error) {
+	switch {
+	case first == nil:
+		return second
+	case second == nil:
+		return first
+	}
+	return func(err error) { first(err); second(err) }
 }
 
 // effect is what a change means for the text files.
@@ -111,7 +132,7 @@ func (c *change) write(tx *bolt.Tx, source netip.Prefix) (effect, error) {
 	if c.live != nil {
 		return e, put(tx, liveBucket, c.live)
 	}
-	return e, tx.Bucket(liveBucket).Delete([]byte(source.String()))
+	return e, tx.Bucket(liveBucket).Delete(keyOf(source))
 }
 
 func (c *change) writeEnded(tx *bolt.Tx, before *Block) error {
@@ -124,11 +145,18 @@ func (c *change) writeEnded(tx *bolt.Tx, before *Block) error {
 	return nil
 }
 
-// write makes the changes in the store and returns their effects.
+// manyChanges are so many in one transaction that the next ones will hardly go in between them.
+const manyChanges = commitChunk / 4
+
+// write makes the changes in the store, in the order of its keys, as bbolt splits no page before the end of a
+// transaction and is slow in any other, and returns their effects.
 func (cs changes) write(tx *bolt.Tx) ([]effect, error) {
+	if len(cs) >= manyChanges {
+		tx.Bucket(liveBucket).FillPercent = 0.9
+	}
 	effects := make([]effect, 0, len(cs))
-	for source, c := range cs {
-		e, err := c.write(tx, source)
+	for _, source := range slices.SortedFunc(maps.Keys(cs), compareSources) {
+		e, err := cs[source].write(tx, source)
 		if err != nil {
 			return nil, fmt.Errorf("block %s: %w", source, err)
 		}

@@ -60,7 +60,8 @@ func pagesOf(t testing.TB, file string) map[netip.Prefix]uint64 {
 	if err := db.View(func(tx *bolt.Tx) error {
 		begin, size := uintptr(db.Info().Data), uintptr(db.Info().PageSize)
 		return tx.Bucket(liveBucket).ForEach(func(key, _ []byte) error {
-			at[netip.MustParsePrefix(string(key))] = uint64((address(key) - begin) / size)
+			source, _ := sourceOf(key)
+			at[source] = uint64((address(key) - begin) / size)
 			return nil
 		})
 	}); err != nil {

@@ -21,7 +21,7 @@ import (
 func newer(t *testing.T, dir string) {
 	t.Helper()
 	s := mustOpen(t, dir)
-	put := func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte("2")) }
+	put := func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte("3")) }
 	if err := errors.Join(s.db.update(put), s.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -406,3 +406,25 @@ func TestMemoryIsBounded(t *testing.T) {
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }
+
+// TestFormatBeforeTheFirst moves a store aside whose records only a nftsentry of before the first release can read.
+func TestFormatBeforeTheFirst(t *testing.T) {
+	dir := t.TempDir()
+	s := mustOpen(t, dir)
+	s.Save(block("192.0.2.1", 0), nil)
+	flushed(t, s)
+	put := func(tx *bolt.Tx) error { return tx.Bucket(metaBucket).Put(formatKey, []byte("1")) }
+	if err := errors.Join(s.db.update(put), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, dir)
+	if err := s.Degraded(); err != nil {
+		t.Error(err)
+	}
+	if aside, _ := filepath.Glob(filepath.Join(dir, storeName+".damaged-*")); len(aside) != 1 {
+		t.Errorf("want one file aside, got %v", aside)
+	}
+	if version, err := checkFile(s.db.file); err != nil || version != itoa(format) {
+		t.Errorf("want format %d, got %q: %v", format, version, err)
+	}
+}

@@ -2,6 +2,7 @@ package state
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"errors"
 	"io"
@@ -35,13 +36,15 @@ func (m *mirror) add(line string) {
 	m.fresh = append(append(m.fresh, line...), '\n')
 }
 
-// drop takes the line out at the next rewrite and calls the functions then.
-func (m *mirror) drop(line string, done []func(error)) {
+// drop takes the line out at the next rewrite and calls done then, which may be nil.
+func (m *mirror) drop(line string, done func(error)) {
 	if m.gone == nil {
 		m.gone = make(map[string]int)
 	}
 	m.gone[line+"\n"]++
-	m.waiting = append(m.waiting, done...)
+	if done != nil {
+		m.waiting = append(m.waiting, done)
+	}
 }
 
 // write brings the file up to date. Lines that must go may stay until m.due, unless all is set. Live gives the rows of all live
@@ -53,7 +56,9 @@ func (m *mirror) write(live liveRows, all bool) error {
 		return nil // the rewrite is yet to come
 	}
 	m.gone = nil
-	settle(m.waiting, err)
+	for _, done := range m.waiting {
+		settle(done, err)
+	}
 	m.waiting = nil
 	return err
 }
@@ -115,9 +120,10 @@ func (m *mirror) rebuild(live liveRows) error {
 		return err
 	}
 	return replaceFile(m.path, 0o644, func(w *bufio.Writer) error {
-		for _, r := range rows {
-			if r.udp == m.udp {
-				w.WriteString(r.line() + "\n") // an error stays in the writer
+		for i := range rows {
+			if r := &rows[i]; r.udp == m.udp {
+				w.WriteString(r.line()) // an error stays in the writer
+				w.WriteByte('\n')
 			}
 		}
 		return nil
@@ -127,28 +133,39 @@ func (m *mirror) rebuild(live liveRows) error {
 // liveRows gives the rows of all live blocks, the oldest first.
 type liveRows func() ([]row, error)
 
-// row is what a line is made of: there may be 131,072 of them at once.
+// row is what a line is made of, in 32 bytes without a pointer: there may be millions of them at once.
 type row struct {
-	since   int64 // nanoseconds since 1970
-	address netip.Addr
+	since   int64    // nanoseconds since 1970
+	address [16]byte // an IPv4 address is mapped
 	port    uint16
 	udp     bool
 }
 
+func (r *row) compare(o *row) int {
+	if c := cmp.Compare(r.since, o.since); c != 0 {
+		return c
+	}
+	return bytes.Compare(r.address[:], o.address[:])
+}
+
 // rows are those of all live blocks that have a line, the oldest first.
 func (s *Store) rows() ([]row, error) {
-	var rows []row
-	err := s.visit(func(b Block) {
+	n, err := s.database().countLive()
+	if err != nil {
+		return nil, err
+	}
+	rows := make([]row, 0, n)
+	err = s.visit(func(b Block) {
 		if b.Address.IsValid() {
-			rows = append(rows, row{b.Since.UnixNano(), b.Address, b.Port, b.Protocol == "udp"})
+			rows = append(rows, row{b.Since.UnixNano(), b.Address.As16(), b.Port, b.Protocol == "udp"})
 		}
 	})
-	slices.SortFunc(rows, func(a, b row) int { return cmp.Or(cmp.Compare(a.since, b.since), a.address.Compare(b.address)) })
+	slices.SortFunc(rows, func(a, b row) int { return a.compare(&b) })
 	return rows, err
 }
 
-func (r row) line() string {
-	b := Block{Since: time.Unix(0, r.since), Address: r.address, Port: r.port}
+func (r *row) line() string {
+	b := Block{Since: time.Unix(0, r.since), Address: netip.AddrFrom16(r.address).Unmap(), Port: r.port}
 	if r.udp {
 		b.Protocol = "udp"
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -129,8 +130,8 @@ func check(r io.ReaderAt, size int64) (version string, err error) {
 		}
 		return nil
 	})
-	if newer := checkFormat(version); newer != nil {
-		return "", newer
+	if other := checkFormat(version); other != nil {
+		return "", other
 	}
 	for _, name := range [][]byte{liveBucket, endedBucket, endsBucket} {
 		if err == nil && version != "" && !p.buckets[string(name)] {
@@ -140,10 +141,13 @@ func check(r io.ReaderAt, size int64) (version string, err error) {
 	return version, err
 }
 
-// checkFormat is an error if only a newer nftsentry can read this format.
+// checkFormat is an error if this nftsentry cannot read this format.
 func checkFormat(version string) error {
-	if version == "" || version == fmt.Sprint(format) {
+	switch version {
+	case "", strconv.Itoa(format):
 		return nil
+	case "1":
+		return damaged("format 1, of before the first release")
 	}
 	return fmt.Errorf("it has format %.64q and this nftsentry reads %d: %w: install that, or move the file away",
 		version, format, errNewer)

@@ -26,7 +26,7 @@ const (
 	freelistPage = 0x10
 	manyFree     = 0xFFFF // the count of a freelist whose first entry is the count
 
-	maxDepth = 32 // of a tree; 131,072 blocks make 4
+	maxDepth = 32 // of a tree; each level has dozens of times as many pages as the one above
 )
 
 var (

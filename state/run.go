@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -108,26 +109,45 @@ func (s *Store) write(all bool) error {
 	return s.publish(effects, all, sync.OnceValues(s.rows))
 }
 
-// commitChunk bounds the changes in a transaction: many that have waited for the disk cost little at each attempt.
-const commitChunk = 4096
+// commitChunk bounds the changes in a transaction: the history has room for their lines until those are written, the
+// memory that bbolt needs is small, and what comes in meanwhile waits for no more.
+const commitChunk = 12000
 
-// take makes the pending changes, or a part of them, the ones that are being committed.
+// take makes the pending changes, or a part of them, the ones that are being committed. Of more than one part each is
+// a piece of the order of the keys, so that a page of the store is hardly written twice.
 func (s *Store) take() changes {
+	s.arrange()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.pending) <= commitChunk || s.whole && len(s.pending) <= wholeChunk {
-		s.taken, s.pending, s.whole = s.pending, changes{}, false
+	if len(s.pending) <= commitChunk {
+		s.taken, s.pending, s.order = s.pending, changes{}, nil
 		return s.taken
 	}
 	s.taken = make(changes, commitChunk)
-	for source, c := range s.pending {
-		s.taken[source] = c
-		delete(s.pending, source)
-		if len(s.taken) == commitChunk {
-			break
+	for len(s.taken) < commitChunk && len(s.order) > 0 {
+		source := s.order[len(s.order)-1]
+		s.order = s.order[:len(s.order)-1]
+		if c := s.pending[source]; c != nil {
+			s.taken[source] = c
+			delete(s.pending, source)
 		}
 	}
 	return s.taken
+}
+
+// arrange puts what is pending in order, if it is more than a transaction takes and is in none.
+func (s *Store) arrange() {
+	s.mu.Lock()
+	if len(s.order) > 0 || len(s.pending) <= commitChunk {
+		s.mu.Unlock()
+		return
+	}
+	order := slices.AppendSeq(make([]netip.Prefix, 0, len(s.pending)), maps.Keys(s.pending))
+	s.mu.Unlock()
+	slices.SortFunc(order, func(a, b netip.Prefix) int { return compareSources(b, a) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.order = order
 }
 
 // committed ends what take began.
@@ -164,19 +184,18 @@ func (s *Store) refuse() {
 }
 
 func (s *Store) tellWaiting(err error) {
-	for _, c := range s.waiting() {
-		settle(c.saved, err)
-		settle(c.ended, err)
+	for _, done := range s.waiting() {
+		settle(done, err)
 	}
 }
 
 // waiting takes the functions off the pending changes.
-func (s *Store) waiting() (told []change) {
+func (s *Store) waiting() (told []func(error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, c := range s.pending {
-		if c.saved != nil || c.ended != nil {
-			told = append(told, change{saved: c.saved, ended: c.ended})
+		if done := both(c.saved, c.ended); done != nil {
+			told = append(told, done)
 			c.saved, c.ended = nil, nil
 		}
 	}
@@ -240,7 +259,11 @@ func (s *Store) publish(effects []effect, all bool, live liveRows) error {
 
 // mirror hands the lines that come and go to the mirrors, and with the latter the functions that wait for it.
 func (s *Store) mirror(effects []effect) {
-	var added []*Block
+	type added struct {
+		*Block
+		line string
+	}
+	var all []added
 	for _, e := range effects {
 		was, is := lineOf(e.was), lineOf(e.live)
 		if was == is {
@@ -251,12 +274,12 @@ func (s *Store) mirror(effects []effect) {
 			e.change.ended = nil
 		}
 		if is != "" {
-			added = append(added, e.live)
+			all = append(all, added{e.live, is})
 		}
 	}
-	slices.SortFunc(added, compare)
-	for _, b := range added {
-		s.mirrorOf(b).add(lineOf(b))
+	slices.SortFunc(all, func(a, b added) int { return compare(a.Block, b.Block) })
+	for _, a := range all {
+		s.mirrorOf(a.Block).add(a.line)
 	}
 }
 

@@ -87,7 +87,7 @@ func (r *salvaged) take(bucket string, key, value []byte) error {
 // sane decodes a record of a damaged store, which must be one that this package could have written.
 func sane(key, value []byte) (Block, bool) {
 	b, err := decode(key, value)
-	return b, err == nil && b.Source == b.Source.Masked() && b.Source.String() == string(key) && !b.Since.IsZero()
+	return b, err == nil && !b.Since.IsZero()
 }
 
 // write writes it all to a new store. A transaction takes a part of it, and keys in order: bbolt splits no page before
@@ -107,7 +107,7 @@ func (r *salvaged) write(db *database) error {
 
 // putAll puts all blocks.
 func (db *database) putAll(blocks map[netip.Prefix]Block, put func(tx *bolt.Tx, b *Block) error) error {
-	keys := slices.SortedFunc(maps.Keys(blocks), netip.Prefix.Compare)
+	keys := slices.SortedFunc(maps.Keys(blocks), compareSources)
 	for part := range slices.Chunk(keys, commitChunk) {
 		if err := db.update(func(tx *bolt.Tx) error {
 			for _, key := range part {

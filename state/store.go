@@ -38,14 +38,14 @@ type Store struct {
 
 	tallies tallies
 
-	mu       sync.Mutex  // guards what follows; never held while the disk is written
-	db       *database   // nil for none; replaced by the goroutine in Run
-	pending  changes     // to be committed; without a database, all there is
-	taken    changes     // being committed
-	whole    bool        // what is pending is to be committed in one transaction
-	touched  bool        // there are changes since the text files were last written without a database
-	forget   *forgetting // to be done
-	served   *[]Service  // to be committed; nil for none
+	mu       sync.Mutex     // guards what follows; never held while the disk is written
+	db       *database      // nil for none; replaced by the goroutine in Run
+	pending  changes        // to be committed; without a database, all there is
+	taken    changes        // being committed
+	order    []netip.Prefix // of pending, if that is more than a transaction takes: the last is the next
+	touched  bool           // there are changes since the text files were last written without a database
+	forget   *forgetting    // to be done
+	served   *[]Service     // to be committed; nil for none
 	degraded error
 }
 
@@ -163,7 +163,7 @@ func (s *Store) Visit(f func(Block)) error {
 	})
 	for _, b := range newer {
 		if b != nil {
-			f(*b)
+			f(b.kept())
 		}
 	}
 	return err
@@ -200,12 +200,12 @@ func (s *Store) remembered() (blocks []Block) {
 	defer s.mu.Unlock()
 	for _, c := range s.pending {
 		if c.live != nil {
-			blocks = append(blocks, *c.live)
+			blocks = append(blocks, c.live.kept())
 		}
 	}
 	for source, c := range s.taken {
 		if c.live != nil && s.pending[source] == nil {
-			blocks = append(blocks, *c.live)
+			blocks = append(blocks, c.live.kept())
 		}
 	}
 	return blocks
@@ -241,33 +241,41 @@ func (s *Store) Last(source netip.Prefix) (Block, bool, error) {
 // in the store, synced to the disk, and in the text files, or with the error of the first attempt at it that failed;
 // at once while the disk fails, with the error of the last attempt. Even then the block stays pending, and is tried again.
 func (s *Store) Save(b Block, done func(error)) {
-	b.Since, b.Until = wall(b.Since), wall(b.Until)
+	b = b.kept()
 	s.mu.Lock()
 	c := s.pending.of(b.Source)
 	c.live, s.touched = &b, true
-	if done != nil {
-		c.saved = append(c.saved, done)
-	}
+	c.saved = both(c.saved, done)
+	s.next(b.Source)
 	s.mu.Unlock()
 	s.wake()
 }
 
-// wholeChunk is how many changes that come together are committed in one transaction: the history has room for their
-// lines until those are written.
-const wholeChunk = 12000
+// next lets a source go before those that wait in order. The caller holds s.mu.
+func (s *Store) next(source netip.Prefix) {
+	if len(s.order) > 0 {
+		s.order = append(s.order, source)
+	}
+}
 
 // SaveAll is Save for many blocks, of different sources: done is called when all are written, with the first error. Up
-// to 12,000 are committed in one transaction.
+// to 12,000 are committed in one transaction, and of more so many at a time, before which goes what others hand in
+// meanwhile. Until done is called the caller leaves the blocks as they are; what waits takes 130 to 175 bytes for each
+// beside them.
 func (s *Store) SaveAll(blocks []Block, done func(error)) {
 	done = last(len(blocks), done)
+	room := make([]change, len(blocks))
 	s.mu.Lock()
-	for _, b := range blocks {
-		b.Since, b.Until = wall(b.Since), wall(b.Until)
-		c := s.pending.of(b.Source)
-		c.live = &b
-		c.saved = append(c.saved, done)
+	for i := range blocks {
+		b := &blocks[i]
+		if kept := b.kept(); !kept.Since.Equal(b.Since) || !kept.Until.Equal(b.Until) {
+			b = &kept
+		}
+		c := s.pending.in(b.Source, &room[i])
+		c.live = b
+		c.saved = both(c.saved, done)
 	}
-	s.touched, s.whole = true, true
+	s.touched = true
 	s.mu.Unlock()
 	s.wake()
 }
@@ -279,7 +287,6 @@ func (s *Store) EndAll(sources []netip.Prefix, at time.Time, forgive bool, done 
 	for _, source := range sources {
 		s.end(source, at, forgive, done)
 	}
-	s.whole = true
 	s.mu.Unlock()
 	s.wake()
 }
@@ -303,13 +310,17 @@ func last(n int, done func(error)) func(error) {
 func (s *Store) End(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
 	s.mu.Lock()
 	s.end(source, at, forgive, done)
+	s.next(source)
 	s.mu.Unlock()
 	s.wake()
 }
 
 // end is End for who holds s.mu.
 func (s *Store) end(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
-	b := s.current(source)
+	var b *Block
+	if !forgive {
+		b = s.current(source)
+	}
 	c := s.pending.of(source)
 	c.live, s.touched = nil, true
 	switch {
@@ -317,12 +328,11 @@ func (s *Store) end(source netip.Prefix, at time.Time, forgive bool, done func(e
 		c.last, c.forgiven = nil, true
 	case b != nil:
 		over := *b
-		over.Until = wall(at)
+		over.Until = at
+		over = over.kept()
 		c.last, c.forgiven = &over, false
 	}
-	if done != nil {
-		c.ended = append(c.ended, done)
-	}
+	c.ended = both(c.ended, done)
 }
 
 // current returns the live block of source, committed or not; nil for none. The caller holds s.mu.

@@ -185,6 +185,11 @@ func TestLast(t *testing.T) {
 				}
 				flushed(t, s)
 				diffLast(t, s, a.Source, test.want)
+				want := 0
+				if test.want.Source.IsValid() {
+					want = 1
+				}
+				diff(t, "remembered", want, remembered(t, s))
 			})
 		}
 	}
@@ -234,6 +239,7 @@ func TestForget(t *testing.T) {
 				}
 			}
 			diffLive(t, s, block("192.0.2.100", 0))
+			remembered(t, s)
 		})
 	}
 }
@@ -276,6 +282,9 @@ func remembered(t testing.TB, s *Store) (n int) {
 		if ends := tx.Bucket(endsBucket).Stats().KeyN; ends != n {
 			t.Errorf("%d records, %d ends", n, ends)
 		}
+		if counted := tx.Bucket(endsBucket).Sequence(); counted != uint64(n) {
+			t.Errorf("%d records, %d counted", n, counted)
+		}
 		return nil
 	})
 	if err != nil {
@@ -302,7 +311,7 @@ func TestUnreadableRecordsArePassedOver(t *testing.T) {
 	s.Save(a, nil)
 	flushed(t, s)
 	if err := s.db.update(func(tx *bolt.Tx) error {
-		return errors.Join(tx.Bucket(liveBucket).Put([]byte("192.0.2.2/32"), []byte("{")),
+		return errors.Join(tx.Bucket(liveBucket).Put(keyOf(b.Source), []byte("{")),
 			tx.Bucket(liveBucket).Put([]byte("nonsense"), []byte("{}")))
 	}); err != nil {
 		t.Fatal(err)
