@@ -17,6 +17,10 @@ import (
 // begins no sooner than rewriteShare x d after the last one began. With few blocks that is a few milliseconds.
 const rewriteShare = 20
 
+// slowRewrite is how long a rewrite may take for which somebody who has ended a block waits, and so, by rewriteShare, the
+// time until it begins. A larger file follows on its own.
+const slowRewrite = 10 * time.Millisecond
+
 // mirror is a text file with a line for each live block, portsentry.blocked.tcp or .udp, which everybody may read.
 // Scripts read it. What others do to it stays until the next write, which makes the file anew from the store. It belongs
 // to the goroutine that writes.
@@ -28,6 +32,7 @@ type mirror struct {
 	waiting []func(error)  // to be told when those are out
 	stale   bool           // the file may differ from the store: make it anew
 	seen    os.FileInfo    // of the file as it was written
+	took    time.Duration  // the last rewrite
 	due     time.Time      // the next rewrite is not before this
 }
 
@@ -50,17 +55,25 @@ func (m *mirror) drop(line string, done func(error)) {
 // write brings the file up to date. Lines that must go may stay until m.due, unless all is set. Live gives the rows of all live
 // blocks, the oldest first, and is called only if the file must be made anew.
 func (m *mirror) write(live liveRows, all bool) error {
+	if m.took > slowRewrite {
+		m.tell(nil)
+	}
 	err := m.update(live, all)
 	m.stale = err != nil
 	if err == nil && len(m.gone) > 0 {
 		return nil // the rewrite is yet to come
 	}
 	m.gone = nil
+	m.tell(err)
+	return err
+}
+
+// tell calls the functions that wait for lines to go.
+func (m *mirror) tell(err error) {
 	for _, done := range m.waiting {
 		settle(done, err)
 	}
 	m.waiting = nil
-	return err
 }
 
 func (m *mirror) update(live liveRows, all bool) error {
@@ -92,7 +105,8 @@ func (m *mirror) update(live liveRows, all bool) error {
 		return nil
 	}
 	m.gone = nil
-	m.due = nextRewrite(began, time.Since(began))
+	m.took = time.Since(began)
+	m.due = nextRewrite(began, m.took)
 	return nil
 }
 

@@ -302,6 +302,33 @@ func TestRewritesWait(t *testing.T) {
 	})
 }
 
+// TestSlowRewrites sees that nobody waits for a line to leave a large file.
+func TestSlowRewrites(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		s := mustOpen(t, dir)
+		a, b := block("192.0.2.1", 0), block("192.0.2.2", 1)
+		s.Save(a, nil)
+		s.Save(b, nil)
+		flushed(t, s)
+		s.tcp.took = slowRewrite + 1
+		s.tcp.due = time.Now().Add(time.Minute)
+		stop := start(s)
+		var told calls
+		s.End(a.Source, a.Until, false, told.done("end a"))
+		synctest.Wait()
+		diff(t, "calls at once", []string{"end a"}, told.take())
+		diff(t, "at once", lines(a, b), read(t, dir, tcpName))
+		diffLive(t, s, b)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		diff(t, "when due", lines(b), read(t, dir, tcpName))
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 func TestNextRewrite(t *testing.T) {
 	began := time.Unix(1000, 0)
 	diff(t, "few blocks", began.Add(4*time.Millisecond), nextRewrite(began, 200*time.Microsecond))

@@ -306,7 +306,8 @@ func last(n int, done func(error)) func(error) {
 
 // End hands in that the block of source is over since the given time: its record becomes the one that Last returns.
 // With forgive nothing is remembered of source, neither this block nor earlier ones. A source that is not blocked is
-// no error. Done is called as Save's is; the line in the blocked file goes first.
+// no error. Done is called as Save's is; the line in the blocked file goes first, unless that takes long because there are
+// many.
 func (s *Store) End(source netip.Prefix, at time.Time, forgive bool, done func(error)) {
 	s.mu.Lock()
 	s.end(source, at, forgive, done)
