@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 
 	"github.com/google/nftables"
@@ -156,10 +157,18 @@ func (b *batch) answers(raw syscall.RawConn) error {
 	return nil
 }
 
+// datagram is more than any dump uses; what is longer is an error with the
+// request in it.
+const datagram = 64 << 10
+
+// buffers are those that nobody reads into now.
+var buffers = sync.Pool{New: func() any { return new([datagram]byte) }}
+
 // receive hands all messages that arrive to f, which must not keep data, until
 // f is false or, unless it waits, nothing is left.
 func receive(raw syscall.RawConn, wait bool, f func(h netlink.Header, data []byte) bool) error {
-	buf := make([]byte, 64<<10) // more than any dump uses; what is longer is an error with the request in it
+	buf := buffers.Get().(*[datagram]byte)[:]
+	defer buffers.Put((*[datagram]byte)(buf))
 	for more := true; more; {
 		var n int
 		var err error
