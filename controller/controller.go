@@ -232,10 +232,9 @@ func (c *Controller) squeeze(b state.Block) error {
 	if !c.many() {
 		return c.load()
 	}
+	c.blocks.remove(b.Source)
 	c.evict(b.Source.Addr().Is4(), relief)
-	if !c.blocks.has(b.Source) { // it was one of them
-		return nil
-	}
+	c.blocks.put(b)
 	return c.kernel.Block(element(b, time.Now()))
 }
 
