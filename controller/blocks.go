@@ -15,7 +15,7 @@ import (
 // hosts in the order in which they can be spared. There may be millions of
 // them, so that each is kept in a third of the memory that a state.Block takes.
 type blocks struct {
-	bySource map[sourceKey]int32 // places in records
+	bySource index // places in records
 	records  []record
 	ends     []int32                // a heap of places, the one that ends first on top
 	spare    [2][]int32             // likewise of hosts, of IPv4 and of IPv6, the one that can be spared most on top
@@ -26,14 +26,14 @@ type blocks struct {
 }
 
 func newBlocks(prefix6 int) blocks {
-	return blocks{bySource: make(map[sourceKey]int32), nets: make(map[sourceKey]struct{}), prefix6: prefix6, clocks: newClocks()}
+	return blocks{bySource: newIndex(), nets: make(map[sourceKey]struct{}), prefix6: prefix6, clocks: newClocks()}
 }
 
 // len is how many there are.
 func (b *blocks) len() int { return len(b.records) }
 
 func (b *blocks) get(source netip.Prefix) (state.Block, bool) {
-	at, ok := b.bySource[keyOf(source)]
+	at, ok := b.bySource.find(b.records, keyOf(source))
 	if !ok {
 		return state.Block{}, false
 	}
@@ -41,7 +41,7 @@ func (b *blocks) get(source netip.Prefix) (state.Block, bool) {
 }
 
 func (b *blocks) has(source netip.Prefix) bool {
-	_, ok := b.bySource[keyOf(source)]
+	_, ok := b.bySource.find(b.records, keyOf(source))
 	return ok
 }
 
@@ -49,7 +49,7 @@ func (b *blocks) has(source netip.Prefix) bool {
 func (b *blocks) put(block state.Block) {
 	key := keyOf(block.Source)
 	r := b.clocks.record(key, block)
-	if at, ok := b.bySource[key]; ok {
+	if at, ok := b.bySource.find(b.records, key); ok {
 		r.endAt, r.spareAt = b.records[at].endAt, b.records[at].spareAt
 		b.records[at] = r
 		heap.Fix(b.byEnd(), int(r.endAt))
@@ -66,7 +66,7 @@ func (b *blocks) put(block state.Block) {
 	}
 	at := int32(len(b.records))
 	b.records = append(b.records, r)
-	b.bySource[key] = at
+	b.bySource.set(b.records, key, at)
 	heap.Push(b.byEnd(), at)
 	b.sortOut(at)
 }
@@ -99,7 +99,7 @@ func (b *blocks) isHost(k sourceKey) bool {
 
 func (b *blocks) remove(source netip.Prefix) {
 	key := keyOf(source)
-	at, ok := b.bySource[key]
+	at, ok := b.bySource.find(b.records, key)
 	if !ok {
 		return
 	}
@@ -112,12 +112,12 @@ func (b *blocks) remove(source netip.Prefix) {
 	} else {
 		delete(b.nets, key)
 	}
-	delete(b.bySource, key)
+	b.bySource.remove(b.records, key)
 	last := int32(len(b.records) - 1)
 	if at != last { // the last one takes the place
 		r := b.records[last]
-		b.records[at] = r
-		b.bySource[r.key], b.ends[r.endAt] = at, at
+		b.bySource.set(b.records, r.key, at) // before there are two of the key
+		b.records[at], b.ends[r.endAt] = r, at
 		if b.isHost(r.key) {
 			(*b.spareOf(r.key.v4()))[r.spareAt] = at
 		}
@@ -171,7 +171,8 @@ func (b *blocks) takeSpare(v4 bool, n int) []state.Block {
 // prefixes are the blocks that are no hosts, in no order.
 func (b *blocks) prefixes() (all []state.Block) {
 	for key := range b.nets {
-		all = append(all, b.records[b.bySource[key]].block(&b.clocks))
+		at, _ := b.bySource.find(b.records, key)
+		all = append(all, b.records[at].block(&b.clocks))
 	}
 	return all
 }
