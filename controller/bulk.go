@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"nftsentry/nft"
 	"nftsentry/state"
 )
 
@@ -243,7 +244,11 @@ func (c *Controller) replaceAll(all, over []state.Block) error {
 			return err
 		}
 	}
-	return c.kernel.BlockAll(elementsOf(slices.Values(all)))
+	elements := elementsOf(slices.Values(all))
+	if len(all) > nft.DefaultHosts { // too many for one transaction
+		return c.kernel.BlockAll(elements)
+	}
+	return c.kernel.Block(slices.Collect(elements)...)
 }
 
 // UnblockMany is Unblock for many sources at once, by one transaction of the

@@ -160,7 +160,7 @@ func (k *fakeKernel) Configure(cfg nft.Config, served []nft.Service) error {
 // BlockAll takes many in pieces, each of which is all or nothing.
 func (k *fakeKernel) BlockAll(elems iter.Seq[nft.Element]) error {
 	all := slices.Collect(elems)
-	if len(all) <= 2*nft.DefaultHosts {
+	if len(all) <= 8192 {
 		return k.Block(all...)
 	}
 	for some := range slices.Chunk(all, 8192) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -55,7 +56,7 @@ func (e Element) validate() error {
 // Errors: unix.ENOENT, when somebody has deleted the table; unix.ENFILE, when
 // the set is full; ErrNotApplied.
 func (t *Table) Block(elems ...Element) error {
-	if err := t.block(slices.Values(elems)); err != nil {
+	if err := t.block(slices.Values(elems), math.MaxInt); err != nil {
 		if len(elems) == 1 {
 			return fmt.Errorf("block %s: %w", elems[0].Prefix, err)
 		}
@@ -64,8 +65,9 @@ func (t *Table) Block(elems ...Element) error {
 	return nil
 }
 
-// block sorts out prefixes, which go with the hosts, or before many of them.
-func (t *Table) block(elems iter.Seq[Element]) error {
+// block sorts out prefixes, which go with the hosts, or before more of them than
+// go into one transaction.
+func (t *Table) block(elems iter.Seq[Element], most int) error {
 	n, now, nets := 0, time.Now(), make(map[netip.Prefix]span)
 	for e := range elems {
 		switch err := e.validate(); {
@@ -78,7 +80,7 @@ func (t *Table) block(elems iter.Seq[Element]) error {
 		}
 	}
 	add := func() { maps.Copy(t.nets, nets) }
-	if n <= atOnce {
+	if n <= most {
 		return t.change(t.hostsOf(elems), n, add, len(nets) > 0)
 	}
 	if len(nets) > 0 {

@@ -15,8 +15,8 @@ import (
 )
 
 // How many hosts go into a transaction: up to atOnce, all that the default
-// configuration has room for, at once,
-// which are some 7 MB to send, and more in pieces, which take less memory.
+// configuration has room for, are loaded by one, which has some 7 MB. More come
+// in pieces, which take less memory.
 const (
 	atOnce = 2 * DefaultHosts
 	piece  = 8192
@@ -32,10 +32,10 @@ const standInName = TableName + "_stand_in"
 var ErrUnlike = errors.New("the table is not one to be kept")
 
 // BlockAll is Block for any number of elements, which it goes through several
-// times. More than 131,072 hosts come in several transactions: after an error
+// times. More than 8,192 hosts come in several transactions: after an error
 // some of them may be blocked.
 func (t *Table) BlockAll(elems iter.Seq[Element]) error {
-	if err := t.block(elems); err != nil {
+	if err := t.block(elems, piece); err != nil {
 		return fmt.Errorf("block sources: %w", err)
 	}
 	return nil
@@ -257,7 +257,7 @@ func (t *Table) putMany(table string, hosts iter.Seq[Element]) error {
 	some, counted := make([]Element, 0, piece), mostCounted
 	put := func() error {
 		began := time.Now()
-		err := t.put(table, slices.Values(some), len(some), counted, nil)
+		err := t.putPiece(table, some, counted)
 		if err == nil && table == TableName {
 			err = t.verifyHosts(sample(slices.Values(some), len(some)), began)
 		}
@@ -273,6 +273,18 @@ func (t *Table) putMany(table string, hosts iter.Seq[Element]) error {
 		}
 	}
 	return put()
+}
+
+// putPiece is put for some hosts, in halves where they are more than a socket
+// takes: see tooLong.
+func (t *Table) putPiece(table string, hosts []Element, counted int) error {
+	err := t.put(table, slices.Values(hosts), len(hosts), counted, nil)
+	if half := len(hosts) / 2; errors.Is(err, unix.EMSGSIZE) && half > 0 {
+		if err = t.putPiece(table, hosts[:half], counted); err == nil {
+			err = t.putPiece(table, hosts[half:], 0)
+		}
+	}
+	return err
 }
 
 // put puts so many hosts into a table in one transaction, with what else fill
