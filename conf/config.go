@@ -115,6 +115,8 @@ type Block struct {
 	Prefix6 int
 	// Action is what happens to the packets of a blocked source.
 	Action Action
+	// Max is how many hosts of each family may be blocked at once, 1024 to 2,000,000. Prefixes do not count.
+	Max int
 }
 
 // An Action is what happens to the packets of a blocked source.
@@ -199,7 +201,7 @@ func Default() Config {
 		},
 		Block: Block{
 			Timeout: 10 * time.Minute, Escalate: []time.Duration{time.Hour, day, 7 * day}, Forget: 30 * day,
-			Unproven: 10 * time.Minute, Prefix6: 64, Action: Drop,
+			Unproven: 10 * time.Minute, Prefix6: 64, Action: Drop, Max: 65536,
 		},
 		Ignore:  Ignore{Host: true, Sessions: []PortRange{{22, 22}}},
 		State:   State{Dir: "/var/lib/nftsentry"},

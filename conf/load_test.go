@@ -63,7 +63,7 @@ func TestGood(t *testing.T) {
 				},
 				Block: Block{
 					Timeout: time.Second, Escalate: []time.Duration{time.Minute, time.Minute, 365 * day}, Forget: 14 * day,
-					Unproven: 90 * time.Second, Prefix6: 56, Action: Reject,
+					Unproven: 90 * time.Second, Prefix6: 56, Action: Reject, Max: 1_000_000,
 				},
 				Ignore: Ignore{
 					Files:    []string{"/etc/portsentry/portsentry.ignore", "/etc/portsentry/portsentry.ignore.static"},

@@ -50,6 +50,7 @@ func (c *Config) settings() settings {
 		{"block.unproven", one(&c.Block.Unproven, duration(time.Second, 365*day))},
 		{"block.prefix6", one(&c.Block.Prefix6, integer[int](48, 128))},
 		{"block.action", one(&c.Block.Action, oneOf(Drop, Reject))},
+		{"block.max", one(&c.Block.Max, integer[int](1024, 2_000_000))},
 
 		{"ignore.sources", each(&c.Ignore.Sources, source)},
 		{"ignore.files", each(&c.Ignore.Files, path(maxPath))},

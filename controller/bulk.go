@@ -127,7 +127,7 @@ func (c *Controller) blockAllOnWord(sources []netip.Prefix, timeout time.Duratio
 		}
 	}
 	if err := c.enforceAll(made, over); err != nil {
-		c.harm("what became of a command is not known", err)
+		c.excess("what became of a command is not known", err)
 		return nil, err
 	}
 	c.spare(over)
@@ -148,26 +148,40 @@ func (c *Controller) roomFor(sources []netip.Prefix) (over []state.Block, err er
 		}
 	}
 	for _, v4 := range []bool{true, false} {
-		if fresh[v4] == 0 || c.blocks.count(v4)+fresh[v4] <= nft.MaxHosts {
+		most := c.cfg.Table.MaxHosts()
+		excess := c.blocks.hosts(v4) + fresh[v4] - most
+		if fresh[v4] == 0 || excess <= 0 {
 			continue
 		}
-		hosts := c.hosts(v4)
-		excess := len(hosts) + fresh[v4] - nft.MaxHosts
-		if excess <= 0 {
-			continue
+		some := c.doubted(v4, excess, asked)
+		if len(some) < excess {
+			return nil, fmt.Errorf("%w: %d new ones of %s, and only %d of %d places (block.max) are free or taken by blocks on unproven evidence; "+
+				"unblock some, raise block.max, or block prefixes, which take no place", ErrNoRoom, fresh[v4], familyName(v4), fresh[v4]-excess+len(some), most)
 		}
-		hosts = slices.DeleteFunc(hosts, func(b state.Block) bool { return b.Evidence != unproven || asked[keyOf(b.Source)] })
-		if len(hosts) < excess {
-			return nil, fmt.Errorf("%w: %d new ones of %s, and only %d of %d places are free or taken by blocks on unproven evidence; "+
-				"unblock some, or block prefixes, which take no place", ErrNoRoom, fresh[v4], familyName(v4), fresh[v4]-excess+len(hosts), nft.MaxHosts)
-		}
-		slices.SortFunc(hosts, spared)
-		for _, b := range hosts[:excess] {
-			b.Until = time.Now()
-			over = append(over, b)
-		}
+		over = append(over, endedNow(some)...)
 	}
 	return over, nil
+}
+
+// doubted are up to so many hosts on unproven evidence that can be spared most,
+// but for some.
+func (c *Controller) doubted(v4 bool, most int, but map[sourceKey]bool) (found []state.Block) {
+	var seen []state.Block // they are taken out to see the next, and go back
+	for len(found) < most {
+		b, ok := c.blocks.leastMissed(v4)
+		if !ok || b.Evidence != unproven {
+			break
+		}
+		c.blocks.remove(b.Source)
+		seen = append(seen, b)
+		if !but[keyOf(b.Source)] {
+			found = append(found, b)
+		}
+	}
+	for _, b := range seen {
+		c.blocks.put(b)
+	}
+	return found
 }
 
 func familyName(v4 bool) string {
@@ -187,22 +201,15 @@ func (c *Controller) enforceAll(all, over []state.Block) error {
 		old = append(old, before)
 		c.blocks.remove(b.Source)
 	}
-	now, elements := time.Now(), make([]nft.Element, len(all))
-	for i, b := range all {
+	for _, b := range all {
 		if before, known := c.blocks.get(b.Source); known {
 			old = append(old, before)
 		}
 		c.blocks.put(b)
-		elements[i] = element(b, now)
 	}
-	var err error
-	if len(over) > 0 {
-		err = c.load()
-	} else {
-		err = c.kernel.Block(elements...)
-	}
+	err := c.replaceAll(all, over)
 	switch {
-	case len(over) > 0:
+	case len(over) > 0 && !c.many():
 	case errors.Is(err, unix.ENOENT):
 		err = c.makeAgain(err)
 	case errors.Is(err, unix.ENFILE), // of what is over and not collected yet, or not ours
@@ -219,6 +226,29 @@ func (c *Controller) enforceAll(all, over []state.Block) error {
 		c.blocks.put(b)
 	}
 	return err
+}
+
+// replaceAll puts blocks into the kernel in place of those that are over. Where
+// there are too many to load all anew, those that are over go first: they would
+// be next anyway.
+func (c *Controller) replaceAll(all, over []state.Block) error {
+	if len(over) > 0 && !c.many() {
+		return c.load()
+	}
+	if len(over) > 0 {
+		sources := make([]netip.Prefix, len(over))
+		for i, b := range over {
+			sources[i] = b.Source
+		}
+		if err := c.kernel.Unblock(sources...); err != nil {
+			return err
+		}
+	}
+	elements := elementsOf(slices.Values(all))
+	if len(all) > nft.DefaultHosts { // too many for one transaction
+		return c.kernel.BlockAll(elements)
+	}
+	return c.kernel.Block(slices.Collect(elements)...)
 }
 
 // UnblockMany is Unblock for many sources at once, by one transaction of the
@@ -257,7 +287,7 @@ func (c *Controller) UnblockMany(ctx context.Context, sources []netip.Prefix) (e
 // letGo takes blocks out of the kernel, and off our list, for good.
 func (c *Controller) letGo(sources []netip.Prefix) error {
 	if err := errors.Join(c.kernel.Unblock(sources...), c.kernel.Forgive(sources...)); err != nil {
-		c.harm("what became of a command is not known", err)
+		c.excess("what became of a command is not known", err)
 		return err
 	}
 	for _, source := range sources {

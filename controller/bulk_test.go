@@ -85,7 +85,7 @@ func TestBlockManyRoom(t *testing.T) {
 	drive(t, testConfig(), func(r *rig) {
 		r.in(func() {
 			now := time.Now()
-			for i := range nft.MaxHosts - 10 {
+			for i := range nft.DefaultHosts - 10 {
 				b := state.Block{
 					Source: netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64 + byte(i>>16), byte(i >> 8), byte(i)}), 32),
 					Since:  now, Until: now.Add(time.Hour), Evidence: "proven", Comment: "x",
@@ -106,22 +106,22 @@ func TestBlockManyRoom(t *testing.T) {
 		if _, err := r.BlockMany(r.ctx, many, time.Hour, ""); !errors.Is(err, ErrNoRoom) {
 			t.Errorf("one too many: %v, want %v", err, ErrNoRoom)
 		}
-		if s, _ := r.Stats(r.ctx); s.Live != nft.MaxHosts-10 || s.Evicted != 0 {
+		if s, _ := r.Stats(r.ctx); s.Live != nft.DefaultHosts-10 || s.Evicted != 0 {
 			t.Errorf("%d are blocked, %d had to make room, want all and none", s.Live, s.Evicted)
 		}
 		r.in(func() { r.kernel.fail = unix.ENOMEM })
 		if _, err := r.BlockMany(r.ctx, many[1:], time.Hour, ""); !errors.Is(err, unix.ENOMEM) {
 			t.Errorf("a kernel that refuses: %v, want %v", err, unix.ENOMEM)
 		}
-		if s, _ := r.Stats(r.ctx); s.Live != nft.MaxHosts-10 || s.Evicted != 0 || len(r.kernel.held()) != nft.MaxHosts-10 {
+		if s, _ := r.Stats(r.ctx); s.Live != nft.DefaultHosts-10 || s.Evicted != 0 || len(r.kernel.held()) != nft.DefaultHosts-10 {
 			t.Errorf("after that %d are blocked, %d in the kernel, %d had to make room, want all and none", s.Live, len(r.kernel.held()), s.Evicted)
 		}
 		r.in(func() { r.kernel.fail = nil })
 		if _, err := r.BlockMany(r.ctx, many[1:], time.Hour, ""); err != nil {
 			t.Errorf("as many as there is room for: %v", err)
 		}
-		if s, _ := r.Stats(r.ctx); s.Live != nft.MaxHosts || s.Evicted != doubted {
-			t.Errorf("%d are blocked, %d had to make room, want %d and %d", s.Live, s.Evicted, nft.MaxHosts, doubted)
+		if s, _ := r.Stats(r.ctx); s.Live != nft.DefaultHosts || s.Evicted != doubted {
+			t.Errorf("%d are blocked, %d had to make room, want %d and %d", s.Live, s.Evicted, nft.DefaultHosts, doubted)
 		}
 	})
 }

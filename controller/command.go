@@ -167,7 +167,7 @@ func (c *Controller) blockOnWord(source netip.Prefix, timeout time.Duration, tex
 	old, _ := c.blocks.get(source)
 	b, known := c.onWord(source, timeout, text, now)
 	if err := c.enforce(b); err != nil {
-		c.harm("what became of a command is not known", err)
+		c.excess("what became of a command is not known", err)
 		return state.Block{}, err
 	}
 	if !known {
@@ -231,10 +231,10 @@ func (c *Controller) UnblockAll(ctx context.Context) (int, error) {
 	err := c.call(ctx, func(answer func(error)) {
 		defer c.sparing()()
 		before := c.blocks
-		c.blocks = newBlocks()
+		c.blocks = newBlocks(c.cfg.Table.Prefix6)
 		if err := errors.Join(c.load(), c.kernel.Forgive()); err != nil {
 			c.blocks = before
-			c.harm("what became of a command is not known", err)
+			c.excess("what became of a command is not known", err)
 			answer(err)
 			return
 		}

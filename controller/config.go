@@ -74,8 +74,15 @@ type Kernel interface {
 	Unblock(prefixes ...netip.Prefix) error
 	Forgive(sources ...netip.Prefix) error
 	SetHost(ignored, onLink6 []netip.Prefix) error
+	Many
 	Learnt
 	Shape
+}
+
+// Many is what there is for more blocks than one transaction takes.
+type Many interface {
+	BlockAll(elems iter.Seq[nft.Element]) error
+	Configure(cfg nft.Config, served []nft.Service) error
 }
 
 // Shape is how the kernel's table is looked at when others have touched it.
@@ -88,7 +95,9 @@ type Shape interface {
 
 // Learnt is what the kernel has found out by itself, and is told of services.
 type Learnt interface {
-	Blocked() ([]nft.Element, error)
+	Blocked() (all []nft.Element, whole bool, err error)
+	Convicted() ([]nft.Element, error)
+	Held(keys ...netip.Addr) ([]nft.Element, error)
 	Served() ([]nft.Service, error)
 	Serve(services []nft.Service) error
 }

@@ -60,11 +60,11 @@ type scenario struct {
 
 var contractOfBlocks = []scenario{
 	{"full sets", func(d *deal) {
-		full := hosts(nft.MaxHosts)
+		full := hosts(nft.DefaultHosts)
 		cfg := nft.Config{Enforce: true, Prefix6: 64}
 		d.note("load", d.Load(cfg, slices.Values(append(full[:1000:1000], hosts(10)[0])), nil))
 		d.note("one too many", d.Load(cfg, slices.Values(append(full[:len(full):len(full)], elementOf("203.0.113.7 1h"))), []nft.Service{}))
-		all, err := d.Blocked()
+		all, _, err := d.Blocked()
 		d.note(fmt.Sprint("all or nothing: ", len(all)), err)
 		d.note("as many as there may be", d.Load(cfg, slices.Values(full), nil))
 		d.block("203.0.113.7 1h")

@@ -48,6 +48,7 @@ type Controller struct {
 	suspects  suspects  // unproven evidence that the kernel only tells of
 	doubts    doubts
 	reconcile pace
+	strange   []netip.Addr // elements that somebody else has added, up to the next reconcile
 	repair    repair
 	served    services
 	panicked  bool  // all blocks are suspended
@@ -90,7 +91,7 @@ func New(cfg Config, panicked bool, host Host, kernel Kernel, store Store, audie
 	c := &Controller{
 		log: log, cfg: cfg, panicked: panicked, kernel: kernel, store: store, audience: audience,
 		calls:  make(chan call, 64),
-		blocks: newBlocks(), touches: newTouches(cfg.Window),
+		blocks: newBlocks(cfg.Table.Prefix6), touches: newTouches(cfg.Window),
 		reconcile: pace{after: reconcileAfter, every: reconcileEvery},
 		suspects:  newSuspects(cfg.Table), would: make(sentences), doubts: newDoubts(log, cfg.Table.Budget), served: make(services),
 	}
@@ -213,7 +214,7 @@ func (c *Controller) enforce(b state.Block) error {
 	case errors.Is(err, unix.ENOENT):
 		err = c.makeAgain(err)
 	case errors.Is(err, unix.ENFILE): // of what is over and not collected yet, or not ours
-		err = c.load()
+		err = c.squeeze(b)
 	}
 	if err == nil {
 		return nil
@@ -223,6 +224,18 @@ func (c *Controller) enforce(b state.Block) error {
 		c.blocks.put(old)
 	}
 	return err
+}
+
+// squeeze finds room for a block that is on our list where the kernel has none.
+// To load all again empties the set, but of many that takes seconds: some go.
+func (c *Controller) squeeze(b state.Block) error {
+	if !c.many() {
+		return c.load()
+	}
+	c.blocks.remove(b.Source)
+	c.evict(b.Source.Addr().Is4(), relief)
+	c.blocks.put(b)
+	return c.kernel.Block(element(b, time.Now()))
 }
 
 // makeAgain loads a table that somebody has deleted, with all blocks.
@@ -238,10 +251,12 @@ func element(b state.Block, now time.Time) nft.Element {
 
 // elements is the form of all live blocks in the kernel, for the time that
 // they have left now.
-func (c *Controller) elements() iter.Seq[nft.Element] {
+func (c *Controller) elements() iter.Seq[nft.Element] { return elementsOf(c.blocks.all()) }
+
+func elementsOf(blocks iter.Seq[state.Block]) iter.Seq[nft.Element] {
 	now := time.Now()
 	return func(yield func(nft.Element) bool) {
-		for b := range c.blocks.all() {
+		for b := range blocks {
 			if !yield(element(b, now)) {
 				return
 			}
@@ -269,7 +284,7 @@ func (c *Controller) end(ended []state.Block, reason string) {
 		c.log.Warn("cannot take ended blocks out of the kernel", zap.Int("blocks", len(ended)), zap.Error(err))
 		c.lose(err)
 		if reason != Expired { // the kernel ends those by itself, a second later at most
-			c.harm("it has blocks that have ended", err)
+			c.excess("it has blocks that have ended", err)
 		}
 	}
 	for _, b := range ended {

@@ -388,7 +388,7 @@ func TestPrefixesSideBySide(t *testing.T) {
 			}
 		})
 		r.start(testConfig(), func(r *rig) {
-			held, _ := r.kernel.Blocked()
+			held, _, _ := r.kernel.Blocked()
 			list, err := r.List(r.ctx)
 			if err != nil || len(list) != 2 || list[0].Source != one || list[1].Source != other {
 				t.Errorf("listed %+v, %v, want both prefixes; the kernel holds %v", list, err, held)

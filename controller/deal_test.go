@@ -158,7 +158,7 @@ func (d *deal) unblock(sources ...string) {
 // look writes down what is blocked. Times are rounded up to what the kernel
 // can be held to: whole seconds, but for those that pass while it works.
 func (d *deal) look() {
-	all, err := d.Blocked()
+	all, _, err := d.Blocked()
 	if err != nil {
 		d.note("blocked", err)
 		return
@@ -234,10 +234,34 @@ func (o oneByOne) SetHost(ignored, onLink6 []netip.Prefix) error {
 	return o.table.SetHost(ignored, onLink6)
 }
 
-func (o oneByOne) Blocked() ([]nft.Element, error) {
+func (o oneByOne) BlockAll(elems iter.Seq[nft.Element]) error {
+	one.Lock()
+	defer one.Unlock()
+	return o.table.BlockAll(elems)
+}
+
+func (o oneByOne) Configure(cfg nft.Config, served []nft.Service) error {
+	one.Lock()
+	defer one.Unlock()
+	return o.table.Configure(cfg, served)
+}
+
+func (o oneByOne) Blocked() ([]nft.Element, bool, error) {
 	one.Lock()
 	defer one.Unlock()
 	return o.table.Blocked()
+}
+
+func (o oneByOne) Convicted() ([]nft.Element, error) {
+	one.Lock()
+	defer one.Unlock()
+	return o.table.Convicted()
+}
+
+func (o oneByOne) Held(keys ...netip.Addr) ([]nft.Element, error) {
+	one.Lock()
+	defer one.Unlock()
+	return o.table.Held(keys...)
 }
 
 func (o oneByOne) Serve(services []nft.Service) error {

@@ -79,7 +79,7 @@ func (c *Controller) pardon(e listener.Event, source, by netip.Prefix, reason st
 		return
 	}
 	if err := c.kernel.Unblock(source); err != nil {
-		c.harm("it blocks an ignored source", err)
+		c.excess("it blocks an ignored source", err)
 	}
 }
 

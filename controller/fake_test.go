@@ -24,7 +24,6 @@ const collected = 2 * time.Second
 type fakeKernel struct {
 	holding
 	memory
-	size     int  // hosts a family
 	stubborn bool // an element that is there keeps its timeout, as before Linux 6.12 if it is merely added again
 	forgiven []netip.Prefix
 
@@ -45,8 +44,9 @@ type holding struct {
 	ends     map[netip.Prefix]time.Time // of hosts, also for a while when they are over; zero lasts for ever
 	since    map[netip.Prefix]time.Time
 	comment  map[netip.Prefix]string
-	corpses  []corpse // hosts that are over, and blocked anew since
-	pieces   []piece  // of prefixes
+	own      map[netip.Prefix]bool // hosts that its rules have blocked
+	corpses  []corpse              // hosts that are over, and blocked anew since
+	pieces   []piece               // of prefixes
 	served   []nft.Service
 	servedAt time.Time // the time that services have left counts from here
 }
@@ -80,18 +80,19 @@ type kernelCall struct {
 func newFakeKernel() *fakeKernel {
 	return &fakeKernel{
 		holding: newHolding(), memory: memory{make(map[netip.Prefix]piece), 64},
-		size: nft.MaxHosts, named: make(map[string]int),
+		named: make(map[string]int),
 	}
 }
 
 func newHolding() holding {
 	return holding{
 		ends: make(map[netip.Prefix]time.Time), since: make(map[netip.Prefix]time.Time), comment: make(map[netip.Prefix]string),
+		own: make(map[netip.Prefix]bool),
 	}
 }
 
 func (h holding) clone() holding {
-	h.ends, h.since, h.comment = maps.Clone(h.ends), maps.Clone(h.since), maps.Clone(h.comment)
+	h.ends, h.since, h.comment, h.own = maps.Clone(h.ends), maps.Clone(h.since), maps.Clone(h.comment), maps.Clone(h.own)
 	h.corpses, h.pieces, h.served = slices.Clone(h.corpses), slices.Clone(h.pieces), slices.Clone(h.served)
 	return h
 }
@@ -101,16 +102,13 @@ func (k *fakeKernel) deleteTable() { k.holding = newHolding() }
 
 func (k *fakeKernel) Load(cfg nft.Config, blocks iter.Seq[nft.Element], served []nft.Service) error {
 	return k.call("Load", func() error {
-		if cfg.Prefix6 < 1 || cfg.Prefix6 > 128 {
-			return errors.New("prefix6 outside 1 to 128")
+		if err := valid(cfg); err != nil {
+			return err
 		}
-		next := &fakeKernel{holding: newHolding(), memory: memory{make(map[netip.Prefix]piece), cfg.Prefix6}, size: k.size}
-		next.loaded, next.cfg, next.served, next.servedAt = true, cfg, k.served, k.servedAt
+		next := &fakeKernel{holding: newHolding(), memory: memory{make(map[netip.Prefix]piece), cfg.Prefix6}}
+		next.loaded, next.cfg, next.served, next.servedAt, next.own = true, cfg, k.served, k.servedAt, k.own
 		if served != nil {
-			next.served, next.servedAt = slices.Clone(served[:min(len(served), nft.MaxServed)]), time.Now()
-			for i := range next.served {
-				next.served[i].Timeout = ceil(next.served[i].Timeout)
-			}
+			next.fillServed(served)
 		}
 		if blocks == nil {
 			blocks = slices.Values([]nft.Element{})
@@ -126,6 +124,51 @@ func (k *fakeKernel) Load(cfg nft.Config, blocks iter.Seq[nft.Element], served [
 		k.holding, k.memory = next.holding, next.memory
 		return nil
 	})
+}
+
+func valid(cfg nft.Config) error {
+	if cfg.Prefix6 < 1 || cfg.Prefix6 > 128 || cfg.Hosts < 0 || cfg.Hosts > nft.MostHosts {
+		return errors.New("prefix6 or hosts outside of what may be")
+	}
+	return nil
+}
+
+func (k *fakeKernel) fillServed(served []nft.Service) {
+	k.served, k.servedAt = slices.Clone(served[:min(len(served), nft.MaxServed)]), time.Now()
+	for i := range k.served {
+		k.served[i].Timeout = ceil(k.served[i].Timeout)
+	}
+}
+
+// Configure sets the size of the sets first, as the kernel does since 6.5.
+func (k *fakeKernel) Configure(cfg nft.Config, served []nft.Service) error {
+	return k.call("Configure", func() error {
+		switch err := valid(cfg); {
+		case err != nil:
+			return err
+		case !k.loaded || cfg.Prefix6 != k.prefix6 || cfg.Prefix6 != k.cfg.Prefix6:
+			return fmt.Errorf("configure: %w", nft.ErrUnlike)
+		}
+		k.cfg, k.damaged = cfg, false
+		if served != nil {
+			k.fillServed(served)
+		}
+		return nil
+	})
+}
+
+// BlockAll takes many in pieces, each of which is all or nothing.
+func (k *fakeKernel) BlockAll(elems iter.Seq[nft.Element]) error {
+	all := slices.Collect(elems)
+	if len(all) <= 8192 {
+		return k.Block(all...)
+	}
+	for some := range slices.Chunk(all, 8192) {
+		if err := k.Block(some...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *fakeKernel) Block(elems ...nft.Element) error {
@@ -255,8 +298,44 @@ func (k *fakeKernel) Served() (all []nft.Service, err error) {
 	return all, err
 }
 
-func (k *fakeKernel) Blocked() (all []nft.Element, err error) {
-	err = k.call("Blocked", func() error { all = k.held(); return nil })
+func (k *fakeKernel) Blocked() (all []nft.Element, whole bool, err error) {
+	err = k.call("Blocked", func() error { all, whole = k.listed(); return nil })
+	return all, whole, err
+}
+
+// listed leaves out hosts of a family with too many of them, but for the
+// kernel's own.
+func (k *fakeKernel) listed() (all []nft.Element, whole bool) {
+	all, whole = k.held(), true
+	for _, v4 := range []bool{true, false} {
+		of := func(e nft.Element) bool { return e.Prefix.Addr().Is4() == v4 && k.isHost(e.Prefix) }
+		n := 0
+		for _, e := range all {
+			if of(e) {
+				n++
+			}
+		}
+		if n > nft.MostListed {
+			whole = false
+			all = slices.DeleteFunc(all, func(e nft.Element) bool { return of(e) && !k.own[e.Prefix] })
+		}
+	}
+	return all, whole
+}
+
+func (k *fakeKernel) Convicted() (all []nft.Element, err error) {
+	err = k.call("Convicted", func() error {
+		all = slices.DeleteFunc(k.held(), func(e nft.Element) bool { return !k.own[e.Prefix] || !k.isHost(e.Prefix) })
+		return nil
+	})
+	return all, err
+}
+
+func (k *fakeKernel) Held(keys ...netip.Addr) (all []nft.Element, err error) {
+	err = k.call("Held", func() error {
+		all = slices.DeleteFunc(k.held(), func(e nft.Element) bool { return !slices.Contains(keys, e.Prefix.Addr()) || !k.isHost(e.Prefix) })
+		return nil
+	})
 	return all, err
 }
 
@@ -315,7 +394,7 @@ func (k *fakeKernel) lasts(p netip.Prefix) bool {
 // full collects what may be collected by now, and tells whether a set of
 // hosts has no room left.
 func (k *fakeKernel) full(v4 bool) bool {
-	if len(k.ends)+len(k.corpses) < k.size {
+	if len(k.ends)+len(k.corpses) < k.cfg.MaxHosts() {
 		return false
 	}
 	over := func(end time.Time) bool { return !end.IsZero() && time.Since(end) >= collected }
@@ -332,7 +411,7 @@ func (k *fakeKernel) full(v4 bool) bool {
 			n++
 		}
 	}
-	return n >= k.size
+	return n >= k.cfg.MaxHosts()
 }
 
 // isHost tells whether a prefix goes to a set of hosts. The first address of
@@ -409,7 +488,7 @@ func (k *fakeKernel) strike(name string) (fault, bool) {
 // call does the work of a call, unless a fault strikes it.
 func (k *fakeKernel) call(name string, do func() error) error {
 	f, hit := k.strike(name)
-	reads := name == "Blocked" || name == "Served" || name == "Intact"
+	reads := slices.Contains([]string{"Blocked", "Convicted", "Held", "Served", "Intact"}, name)
 	switch {
 	case k.deaf != nil && !reads:
 		k.refused++

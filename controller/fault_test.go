@@ -291,7 +291,7 @@ func TestWaitingToBeCollected(t *testing.T) {
 		now := time.Now()
 		clear(o.store.live)
 		o.kernel.deleteTable()
-		for i, e := range hosts(nft.MaxHosts) {
+		for i, e := range hosts(nft.DefaultHosts) {
 			until := now.Add(time.Hour)
 			if i < 100 {
 				until = now.Add(time.Second)
@@ -307,11 +307,11 @@ func TestWaitingToBeCollected(t *testing.T) {
 		o.pass(time.Second)
 		o.touch("198.51.100.1", 23) // one too many
 		o.in(func() {
-			if n := len(o.kernel.held()); n != nft.MaxHosts || o.kernel.named["Load"] > 3 {
-				t.Errorf("%d blocks, and the table was loaded %d times, want %d and at most 3", n, o.kernel.named["Load"], nft.MaxHosts)
+			if n := len(o.kernel.held()); n != nft.DefaultHosts || o.kernel.named["Load"] > 3 {
+				t.Errorf("%d blocks, and the table was loaded %d times, want %d and at most 3", n, o.kernel.named["Load"], nft.DefaultHosts)
 			}
 		})
-		if s, _ := o.Stats(o.ctx); s.Evicted != 1 || s.Failed != 0 || s.Live != nft.MaxHosts {
+		if s, _ := o.Stats(o.ctx); s.Evicted != 1 || s.Failed != 0 || s.Live != nft.DefaultHosts {
 			t.Errorf("stats %+v, want one evicted", s)
 		}
 	})
@@ -324,7 +324,7 @@ func TestRoomWhileBroken(t *testing.T) {
 		o := newOrdeal(t, true, fault{index: -1})
 		now := time.Now()
 		clear(o.store.live)
-		for _, e := range hosts(nft.MaxHosts) {
+		for _, e := range hosts(nft.DefaultHosts) {
 			o.store.live[e.Prefix] = state.Block{Source: e.Prefix, Since: now, Until: now.Add(time.Hour), Evidence: "proven"}
 		}
 		o.kernel.deleteTable()
@@ -336,16 +336,16 @@ func TestRoomWhileBroken(t *testing.T) {
 			o.pass(100 * time.Millisecond)
 		}
 		o.in(func() {
-			if n := o.blocks.count(true); n != nft.MaxHosts {
-				t.Errorf("%d blocks listed while nothing can be written, want %d", n, nft.MaxHosts)
+			if n := o.blocks.count(true); n != nft.DefaultHosts {
+				t.Errorf("%d blocks listed while nothing can be written, want %d", n, nft.DefaultHosts)
 			}
 			o.kernel.faults = nil
 			o.kernel.addHost(source("198.51.100.1"), time.Hour) // by its rules, unheard of
 		})
 		o.pass(converges)
 		o.in(func() {
-			if n, held := o.blocks.count(true), len(o.kernel.held()); n != nft.MaxHosts || held != n || len(o.store.live) != n {
-				t.Errorf("%d blocks listed, %d in the kernel, %d in the store, want %d", n, held, len(o.store.live), nft.MaxHosts)
+			if n, held := o.blocks.count(true), len(o.kernel.held()); n != nft.DefaultHosts || held != n || len(o.store.live) != n {
+				t.Errorf("%d blocks listed, %d in the kernel, %d in the store, want %d", n, held, len(o.store.live), nft.DefaultHosts)
 			}
 		})
 		if s, _ := o.Stats(o.ctx); s.Damage != nil {

@@ -113,7 +113,7 @@ func (c *Controller) tellListed(waited bool) error {
 			return err
 		}
 		if !c.panicked {
-			c.log.Info("it is known who is ignored: blocks and sensors are in force", zap.Int("blocks", len(c.blocks.bySource)))
+			c.log.Info("it is known who is ignored: blocks and sensors are in force", zap.Int("blocks", c.blocks.len()))
 			c.tell(Notice{What: Resumed, Reason: "it is known who is ignored: " + c.stance()})
 		}
 		return nil

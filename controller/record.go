@@ -79,11 +79,12 @@ type record struct {
 	clock    uint8 // of since; noClock if it has the wall clock alone
 	addr     [16]byte
 	port     uint16
-	since    int64 // nanoseconds since 1970; noTime for none
-	until    int64 // nanoseconds since the first clock
+	strikes  uint16 // more are not told apart
+	since    int64  // nanoseconds since 1970; noTime for none
+	until    int64  // nanoseconds since the first clock
 	texts    unique.Handle[texts]
-	heapAt   int32 // where it is in the heap of ends
-	strikes  int32
+	endAt    int32 // where it is in the heap of ends
+	spareAt  int32 // likewise of hosts that can be spared
 }
 
 // texts are what many blocks have in common.
@@ -126,7 +127,7 @@ func (c *clocks) first() time.Time { return c.moments[0] }
 func (c *clocks) record(key sourceKey, b state.Block) record {
 	r := record{
 		key: key, since: nanoseconds(b.Since), clock: c.of(b.Since), until: int64(b.Until.Sub(c.first())),
-		strikes: int32(b.Strikes), port: b.Port,
+		strikes: uint16(min(b.Strikes, math.MaxUint16)), port: b.Port,
 		texts: unique.Make(texts{b.Protocol, b.Kind, b.Evidence, b.Comment, b.Address.Zone(), b.Origin}),
 	}
 	r.addr, r.addrKind = bytesOf(b.Address)

@@ -35,7 +35,7 @@ func TestRecord(t *testing.T) {
 			"of everything":   {Source: netip.MustParsePrefix("::/0"), Since: time.Unix(0, 1).UTC(), Until: now},
 			"without a begin": {Source: netip.MustParsePrefix("192.0.2.0/31"), Until: now},
 		} {
-			bs := newBlocks()
+			bs := newBlocks(64)
 			bs.put(b)
 			got, ok := bs.get(b.Source)
 			if diff := cmp.Diff(b, got, exact); diff != "" || !ok {
@@ -48,7 +48,7 @@ func TestRecord(t *testing.T) {
 // TestBlocks puts in, replaces and removes, and looks whether all is in order.
 func TestBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		bs, want, now := newBlocks(), make(map[netip.Prefix]time.Duration), time.Now()
+		bs, want, now := newBlocks(64), make(map[netip.Prefix]time.Duration), time.Now()
 		for i := range 5000 {
 			n := i * 7919 % 1000
 			source := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), 32)

@@ -29,6 +29,7 @@ type repair struct {
 	recent []time.Time   // when the last ones were done, the oldest first
 	failed error         // why the last one did not succeed; nil if it did
 	blocks bool          // it is about the blocks too, not the rules alone
+	excess bool          // the kernel may block what it must not
 	warned bool          // that somebody undoes them
 }
 
@@ -63,7 +64,7 @@ func (r *repair) due(now time.Time) bool { return !r.at.IsZero() && !now.Before(
 func (r *repair) done(now time.Time, err error) {
 	r.failed = err
 	if err == nil {
-		r.at, r.wait, r.blocks = time.Time{}, 0, false
+		r.at, r.wait, r.blocks, r.excess = time.Time{}, 0, false, false
 		r.recent = append(r.recent, now)
 		return
 	}
@@ -87,6 +88,12 @@ func (c *Controller) harm(what string, why error) {
 		c.log.Error("somebody undoes our table again and again: it is made again every "+repairEvery.String()+
 			" only; find out who, such as by \"nft monitor\"", zap.Time("next", c.repair.at))
 	}
+}
+
+// excess is harm where the kernel may block what it must not.
+func (c *Controller) excess(what string, why error) {
+	c.harm(what, why)
+	c.repair.excess = true
 }
 
 // changed is for what somebody else has done to the table. Whoever takes our
@@ -132,6 +139,9 @@ func (c *Controller) restoreHosts(keys []netip.Addr, by string) {
 	for _, key := range keys {
 		b, ours := c.blocks.get(c.kernel.HostPrefix(key))
 		if !ours {
+			if len(c.strange) < nft.MostListed {
+				c.strange = append(c.strange, key)
+			}
 			c.reconcile.ask(time.Now())
 			continue
 		}
@@ -179,22 +189,24 @@ func (c *Controller) mendAll() error {
 	return c.load()
 }
 
-// adoptUntold takes over what the kernel has blocked and could not tell yet,
-// before the table is filled anew. What has a comment and is not on our list is
-// no block of the kernel's own: we have ended it, or it was never to be.
-func (c *Controller) adoptUntold() {
+// adoptUntold takes over, and returns, what the kernel has blocked and could not
+// tell yet, before the table is filled anew. What has a comment and is not on our
+// list is no block of the kernel's own: we have ended it, or it was never to be.
+func (c *Controller) adoptUntold() []state.Block {
 	if c.suspended() {
-		return
+		return nil
 	}
-	held, err := c.kernel.Blocked()
+	held, err := c.held()
 	if err != nil {
-		return // the event may yet come
+		return nil // the event may yet come
 	}
 	held = slices.DeleteFunc(held, func(e nft.Element) bool { return e.Comment != "" })
-	for _, b := range c.adopt(held) {
+	adopted := c.adopt(held)
+	for _, b := range adopted {
 		c.store.Save(b, c.told(Notice{What: Blocked, Block: b}, nil))
 	}
-	c.spare(c.trim())
+	c.shrink()
+	return adopted
 }
 
 // insist is enforce for what has to be: a block that the kernel has refused
@@ -204,7 +216,7 @@ func (c *Controller) insist(b state.Block) bool {
 	if c.repair.failed != nil { // it would only fail again
 		c.repair.blocks = true
 		c.blocks.put(b)
-		c.spare(c.trim())
+		c.shrink()
 		return false
 	}
 	err := c.enforce(b)

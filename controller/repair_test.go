@@ -55,7 +55,7 @@ func TestRoom(t *testing.T) {
 		}
 		r.in(func() {
 			now := time.Now()
-			for i := range nft.MaxHosts {
+			for i := range nft.DefaultHosts {
 				b := state.Block{Source: host(i), Since: now, Until: now.Add(time.Minute + time.Duration(i)*time.Millisecond), Evidence: "proven"}
 				if i == 100 || i == 200 { // unproven, the second ending sooner
 					b.Evidence, b.Until = unproven, now.Add(2*time.Hour-time.Duration(i)*time.Second)
@@ -66,13 +66,13 @@ func TestRoom(t *testing.T) {
 		for i, victim := range []int{200, 100, 0, 1} {
 			r.touch(fmt.Sprintf("203.0.113.%d", i+1), 23)
 			r.in(func() {
-				if _, ok := r.blocks.get(host(victim)); ok || r.blocks.count(true) != nft.MaxHosts {
+				if _, ok := r.blocks.get(host(victim)); ok || r.blocks.count(true) != nft.DefaultHosts {
 					t.Errorf("block %d too many: %d blocks, and %s is still one", i+1, r.blocks.count(true), host(victim))
 				}
 			})
 		}
 		r.touch("2001:db8:2::1", 23)
-		if s, _ := r.Stats(r.ctx); s.Evicted != 4 || s.Live != nft.MaxHosts+1 {
+		if s, _ := r.Stats(r.ctx); s.Evicted != 4 || s.Live != nft.DefaultHosts+1 {
 			t.Errorf("stats %+v, want 4 evicted", s)
 		}
 	})
@@ -120,13 +120,13 @@ func TestRelieve(t *testing.T) {
 	drive(t, senseConfig(), func(r *rig) {
 		r.in(func() {
 			now := time.Now()
-			for i := range nft.MaxHosts {
+			for i := range nft.DefaultHosts {
 				source := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(1 + i>>16), byte(i >> 8), byte(i)}), 32)
 				r.blocks.put(state.Block{Source: source, Since: now, Until: now.Add(time.Hour + time.Duration(i)*time.Millisecond), Evidence: "proven"})
 			}
 		})
 		r.says(listener.Crowded, "203.0.113.7", 200)
-		if s, _ := r.Stats(r.ctx); s.Live != nft.MaxHosts-64 || s.Evicted != 64 {
+		if s, _ := r.Stats(r.ctx); s.Live != nft.DefaultHosts-64 || s.Evicted != 64 {
 			t.Errorf("stats %+v, want room for 64", s)
 		}
 		r.says(listener.Crowded, "203.0.113.7", 200) // there is room

@@ -27,7 +27,7 @@ const agreement = 2 * time.Second
 // adopted. It is called once, before Run.
 func (c *Controller) Restore() error {
 	defer sparing(true)()
-	held, err := c.kernel.Blocked()
+	held, whole, err := c.kernel.Blocked()
 	if err != nil {
 		return fmt.Errorf("read blocks from the kernel: %w", err)
 	}
@@ -37,11 +37,11 @@ func (c *Controller) Restore() error {
 	}
 	adopted := c.adopt(held)
 	held = nil // it is large
-	over = append(over, endsOf(c.trim())...)
+	over = append(over, endsOf(endedNow(c.trim()))...)
 	if err := c.recall(); err != nil {
 		return err
 	}
-	if err := c.load(); err != nil {
+	if err := c.begin(whole, over); err != nil {
 		return fmt.Errorf("load the table: %w", err)
 	}
 	for _, e := range over {
@@ -60,6 +60,19 @@ func (c *Controller) Restore() error {
 	c.store.Forget(time.Now().Add(-c.cfg.Forget), maxRemembered)
 	c.log.Info("restored", zap.Int("blocks", c.blocks.len()), zap.Int("adopted", len(adopted)), zap.Int("over", len(over)))
 	return nil
+}
+
+// begin makes the table as it is to be from the start. What the kernel holds
+// and nobody could list stays until its own time is up, but for what is over on
+// record.
+func (c *Controller) begin(whole bool, over []ending) error {
+	if whole && !c.many() || c.suspended() {
+		return c.load()
+	}
+	if !whole {
+		c.log.Warn("the kernel blocks more hosts than can be listed; those that it has not blocked by itself, and that are not on record, stay blocked until their time is up")
+	}
+	return c.renew(over...)
 }
 
 // sparing has the garbage collector spare memory rather than time until the
@@ -204,9 +217,10 @@ func (c *Controller) agree() {
 			c.store.Save(b, nil)
 		}
 	}
-	for _, e := range append(over, endsOf(c.trim())...) {
+	for _, e := range over {
 		c.store.End(e.source, e.at, false, nil)
 	}
+	c.shrink()
 	if found := c.blocks.len() - before; found > 0 {
 		c.harm(fmt.Sprintf("%d blocks were found on record", found), nil)
 	}
@@ -215,14 +229,14 @@ func (c *Controller) agree() {
 
 // isHost tells whether a source is what is blocked for one address.
 func (c *Controller) isHost(source netip.Prefix) bool {
-	return source.IsSingleIP() || source.Addr().Is6() && source.Bits() == c.cfg.Table.Prefix6
+	return c.blocks.isHost(keyOf(source))
 }
 
 // adopt makes blocks of what the kernel blocks and we do not know. It was
 // blocked on unproven evidence, when nobody listened.
 func (c *Controller) adopt(held []nft.Element) []state.Block {
 	var adopted []state.Block
-	now, nets := time.Now(), c.nets()
+	now, nets := time.Now(), c.blocks.prefixes()
 	for _, e := range held {
 		if c.unknown(e) && !joined(e, nets) {
 			adopted = append(adopted, c.adoption(e, now))
@@ -261,15 +275,32 @@ func (c *Controller) adoption(e nft.Element, now time.Time) state.Block {
 // kernel has made it.
 const unseen = "unproven, while nobody listened"
 
+// held is what the kernel blocks, as far as it may be news: all of it if that is
+// not too much, or else what the kernel has blocked by itself and what somebody
+// else has been seen to add.
+func (c *Controller) held() ([]nft.Element, error) {
+	if !c.many() {
+		all, _, err := c.kernel.Blocked()
+		return all, err
+	}
+	own, err := c.kernel.Convicted()
+	if err != nil {
+		return nil, err
+	}
+	others, err := c.kernel.Held(c.strange...)
+	return append(own, others...), err
+}
+
 // adoptMissed takes over what the kernel has blocked and could not tell.
 func (c *Controller) adoptMissed() {
-	held, err := c.kernel.Blocked()
+	held, err := c.held()
 	if err != nil {
 		c.lose(err)
 		c.log.Warn("the kernel's blocks cannot be read; trying again", zap.Error(err))
 		c.reconcile.at = time.Now().Add(repairMost)
 		return
 	}
+	c.strange = nil
 	adopted := c.adopt(held)
 	for _, b := range adopted {
 		c.insist(b)
@@ -280,17 +311,6 @@ func (c *Controller) adoptMissed() {
 	if len(adopted) > 0 {
 		c.log.Warn("looked up what the kernel has blocked and we had not heard of", zap.Int("blocks", len(adopted)))
 	}
-}
-
-// nets are the blocks that go to the sets of prefixes.
-func (c *Controller) nets() (all []state.Block) {
-	for source := range c.blocks.sources() {
-		if !c.isHost(source) {
-			b, _ := c.blocks.get(source)
-			all = append(all, b)
-		}
-	}
-	return all
 }
 
 // joined tells whether an element is what prefixes of ours come to that lie

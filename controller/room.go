@@ -1,9 +1,7 @@
 package controller
 
 import (
-	"cmp"
 	"net/netip"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,86 +15,68 @@ import (
 // others.
 func (c *Controller) makeRoom(source netip.Prefix) {
 	v4 := source.Addr().Is4()
-	if !c.isHost(source) || c.blocks.count(v4) < nft.MaxHosts {
+	if !c.isHost(source) || c.blocks.hosts(v4) < c.cfg.Table.MaxHosts() {
 		return
 	}
-	hosts := c.hosts(v4)
-	if len(hosts) < nft.MaxHosts {
-		return
+	if c.stats.Evicted == 0 {
+		c.log.Warn("as many blocks as the kernel's set holds, block.max: each new one ends the one that can be spared most", zap.Int("blocks", c.blocks.hosts(v4)))
 	}
-	c.stats.Evicted++
-	if c.stats.Evicted == 1 {
-		c.log.Warn("as many blocks as the kernel's set holds: each new one ends the one that can be spared most", zap.Int("blocks", len(hosts)))
-	}
-	victim := slices.MinFunc(hosts, spared)
-	victim.Until = time.Now()
-	c.end([]state.Block{victim}, MadeRoom)
+	c.evict(v4, 1)
 }
 
 // relieve makes room for what the kernel blocks by itself, when a set is full
 // of blocks.
 func (c *Controller) relieve(v4 bool) {
-	const room = 64
-	if c.blocks.count(v4) < nft.MaxHosts-room/2 {
-		return
+	if c.blocks.hosts(v4) >= c.cfg.Table.MaxHosts()-relief/2 {
+		c.evict(v4, relief)
 	}
-	hosts := c.hosts(v4)
-	if len(hosts) < nft.MaxHosts-room/2 {
-		return
-	}
-	slices.SortFunc(hosts, spared)
-	victims := hosts[:room]
-	for i := range victims {
-		victims[i].Until = time.Now()
-	}
-	c.stats.Evicted += room
+}
+
+// relief is how many hosts make room at once.
+const relief = 64
+
+// evict ends so many hosts that can be spared most.
+func (c *Controller) evict(v4 bool, n int) {
+	victims := endedNow(c.blocks.takeSpare(v4, n))
+	c.stats.Evicted += uint64(len(victims))
 	c.end(victims, MadeRoom)
 }
 
-// hosts are the blocks that go to the set of hosts of a family.
-func (c *Controller) hosts(v4 bool) []state.Block {
-	all := make([]state.Block, 0, c.blocks.count(v4))
-	for b := range c.blocks.all() {
-		if b.Source.Addr().Is4() == v4 && c.isHost(b.Source) {
-			all = append(all, b)
-		}
+// endedNow are blocks that end before their time.
+func endedNow(blocks []state.Block) []state.Block {
+	for i := range blocks {
+		blocks[i].Until = time.Now()
 	}
-	return all
-}
-
-// spared orders blocks by how well they can be spared.
-func spared(a, b state.Block) int {
-	suspicion := func(b state.Block) int {
-		if b.Evidence == unproven {
-			return 0
-		}
-		return 1
-	}
-	return cmp.Or(suspicion(a)-suspicion(b), a.Until.Compare(b.Until), a.Source.Compare(b.Source))
+	return blocks
 }
 
 // spare puts on record that blocks have ended to make room for others.
 func (c *Controller) spare(over []state.Block) {
-	for _, b := range over {
+	for _, b := range endedNow(over) {
 		c.stats.Evicted++
 		c.over(b, MadeRoom)
 	}
 }
 
-// trim takes off our list, and returns, what is more than the kernel's sets
-// hold, as after a restart with smaller ones.
+// shrink ends what is more than the kernel's sets hold, before the table is
+// loaded.
+func (c *Controller) shrink() {
+	over := c.trim()
+	c.repair.excess = c.repair.excess || len(over) > 0
+	c.spare(over)
+}
+
+// trim takes off our list, and returns as they were, what is more than the
+// kernel's sets hold, as after a reload or restart with smaller ones.
 func (c *Controller) trim() (over []state.Block) {
 	for _, v4 := range []bool{true, false} {
-		if c.blocks.count(v4) <= nft.MaxHosts {
-			continue
-		}
-		hosts := c.hosts(v4)
-		slices.SortFunc(hosts, spared)
-		for _, b := range hosts[:max(0, len(hosts)-nft.MaxHosts)] {
-			c.blocks.remove(b.Source)
-			b.Until = time.Now()
-			over = append(over, b)
-		}
+		over = append(over, c.blocks.takeSpare(v4, c.blocks.hosts(v4)-c.cfg.Table.MaxHosts())...)
 	}
 	return over
+}
+
+// many tells whether there are more hosts than the kernel can list, or take in
+// one transaction, in good time.
+func (c *Controller) many() bool {
+	return max(c.blocks.hosts(true), c.blocks.hosts(false)) > nft.MostListed
 }

@@ -104,7 +104,7 @@ func TestBlockFileRoom(t *testing.T) {
 	t.Logf("%d hosts are blocked after %v, %.1f MiB at most", n, time.Since(began).Round(time.Millisecond), d.peak())
 	complete(t, host, n, "blocked4", "blocked6")
 
-	r := d.command("block", "--file", sourcesFile(t, 2*nft.MaxHosts+2, false))
+	r := d.command("block", "--file", sourcesFile(t, 2*nft.DefaultHosts+2, false))
 	if r.code != 1 || !strings.Contains(r.stderr, "no room for so many hosts") {
 		t.Errorf("more than there is room for: %+v, want a refusal", r)
 	}

@@ -21,7 +21,7 @@ import (
 func TestResilienceFlush(t *testing.T) {
 	sizes := map[int]time.Duration{10_000: 250 * time.Millisecond}
 	if soak {
-		sizes[nft.MaxHosts] = time.Second
+		sizes[nft.DefaultHosts] = time.Second
 	}
 	for n, bar := range sizes {
 		t.Run(fmt.Sprintf("%d blocks", n), func(t *testing.T) {

@@ -48,7 +48,7 @@ func TestResilienceRestart(t *testing.T) {
 // TestResilienceReboot starts on a host that has no table, with a state
 // folder that is full.
 func TestResilienceReboot(t *testing.T) {
-	n := sized(10_000, nft.MaxHosts)
+	n := sized(10_000, nft.DefaultHosts)
 	w := newWorld(t)
 	p := newProgram(t, w.server, "")
 	end := func(i int) time.Time { return time.Now().Add(10*time.Minute + time.Duration(i)*37*time.Millisecond) }
@@ -129,7 +129,7 @@ func TestResilienceRoom(t *testing.T) {
 	w := newWorld(t)
 	everywhere(t, w)
 	p := newProgram(t, w.server, "block.timeout = \"1h\"")
-	blocks := strangers(nft.MaxHosts, false, func(i int) time.Time { return time.Now().Add(time.Hour + time.Duration(i)*time.Millisecond) })
+	blocks := strangers(nft.DefaultHosts, false, func(i int) time.Time { return time.Now().Add(time.Hour + time.Duration(i)*time.Millisecond) })
 	spare := []int{5000, 3000, 100} // that can be spared, in their order
 	for i, n := range spare {
 		blocks[n].Until = time.Now().Add(time.Duration(30+i) * time.Minute)
@@ -137,7 +137,7 @@ func TestResilienceRoom(t *testing.T) {
 	}
 	p.remember(blocks...)
 	if soak {
-		p.remember(strangers(nft.MaxHosts, true, hence(time.Hour))...)
+		p.remember(strangers(nft.DefaultHosts, true, hence(time.Hour))...)
 	}
 	d := p.run()
 	before := d.health().Blocks.Live
@@ -157,7 +157,7 @@ func TestResilienceRoom(t *testing.T) {
 			t.Errorf("%s is blocked, and could be spared", blocks[i].Source)
 		}
 	}
-	complete(t, w.server, nft.MaxHosts, "blocked4")
+	complete(t, w.server, nft.DefaultHosts, "blocked4")
 	if got := d.health().Blocks.Live; got != before {
 		t.Errorf("%d blocks, want %d", got, before)
 	}

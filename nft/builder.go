@@ -49,15 +49,16 @@ type builder struct {
 	cfg   Config
 	sets  sets
 
-	filled map[string]int // intervals that sets of sources have got, by the name of the set
-	err    error          // of adding anonymous sets
+	counted int            // how many of the hosts of each family count what they drop
+	filled  map[string]int // intervals that sets of sources have got, by the name of the set
+	err     error          // of adding anonymous sets
 }
 
 // newBuilder makes one for a batch, or for nothing but the names if there is
 // none.
 func newBuilder(out *batch, name string, cfg Config) *builder {
 	t := &nftables.Table{Name: name, Family: nftables.TableFamilyINet}
-	b := &builder{batch: out, table: t, cfg: cfg, sets: newSets(t), filled: make(map[string]int)}
+	b := &builder{batch: out, table: t, cfg: cfg, sets: newSets(t, cfg.MaxHosts()), counted: mostCounted, filled: make(map[string]int)}
 	if out != nil {
 		b.conn = out.conn
 	}

@@ -135,7 +135,7 @@ const (
 )
 
 // setKinds tells what our sets are.
-var setKinds = kindsOf(newSets(nil))
+var setKinds = kindsOf(newSets(nil, 0))
 
 func kindsOf(s sets) map[string]setKind {
 	kinds := make(map[string]setKind)

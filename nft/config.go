@@ -9,8 +9,12 @@ import (
 // TableName is the name of nftsentry's table, of family inet.
 const TableName = "nftsentry"
 
-// MaxHosts is how many elements each of the sets of blocked hosts holds.
-const MaxHosts = 65536
+// How many elements each of the sets of blocked hosts holds if nothing else is
+// asked for, and at the most.
+const (
+	DefaultHosts = 65536
+	MostHosts    = 2_000_000
+)
 
 // A PortRange is an inclusive range of ports, 1 to 65535, First <= Last.
 type PortRange struct {
@@ -29,6 +33,9 @@ type Config struct {
 	// Enforce says whether blocked sources are dropped. Without it the sets
 	// stay, but no rule looks at them.
 	Enforce bool
+	// Hosts is how many blocked hosts of each family there may be at once, up
+	// to MostHosts; 0 is DefaultHosts. Prefixes do not count.
+	Hosts int
 	// Reject answers what is blocked with a TCP reset or an ICMP error in
 	// place of dropping it silently.
 	Reject bool
@@ -87,10 +94,21 @@ func (c Config) lures() bool { return c.Port != 0 && len(c.Decoys) > 0 }
 // judges tells whether the kernel makes blocks by itself.
 func (c Config) judges() bool { return c.JudgeTCP || c.JudgeUDP }
 
+// MaxHosts is how many blocked hosts of each family there may be at once.
+func (c Config) MaxHosts() int {
+	if c.Hosts == 0 {
+		return DefaultHosts
+	}
+	return c.Hosts
+}
+
 // validate answers for what the kernel would accept and get wrong.
 func (c Config) validate() error {
 	if c.Prefix6 < 1 || c.Prefix6 > 128 {
 		return fmt.Errorf("prefix6 %d: outside 1 to 128", c.Prefix6)
+	}
+	if c.Hosts < 0 || c.Hosts > MostHosts {
+		return fmt.Errorf("%d hosts: outside 0 to %d", c.Hosts, MostHosts)
 	}
 	for name, ports := range map[string][]PortRange{
 		"decoy": c.Decoys, "watched TCP": c.WatchTCP, "watched UDP": c.WatchUDP, "session": c.Sessions,

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"math"
 	"net/netip"
 	"time"
 
@@ -28,18 +29,36 @@ type listed struct {
 // that many elements have is one string. A set that is being resized tells of
 // some elements twice and of others not at all.
 func (t *Table) eachElement(set *nftables.Set, f func(listed)) error {
-	conn, err := t.readConnection()
-	if err != nil {
-		return err
-	}
-	if err = dumpElements(conn, set, f); err != nil {
-		t.reader = nil
-		return fmt.Errorf("list set %s: %w", set.Name, errors.Join(err, conn.Close()))
-	}
-	return nil
+	_, err := t.eachOf(set, math.MaxInt, f)
+	return err
 }
 
-func dumpElements(conn *netlink.Conn, set *nftables.Set, f func(listed)) error {
+// eachOf is eachElement for a set of so many elements at the most. When there
+// are more it is not whole, and the kernel is not asked for the others.
+func (t *Table) eachOf(set *nftables.Set, most int, f func(listed)) (whole bool, err error) {
+	conn, err := t.readConnection()
+	if err != nil {
+		return false, err
+	}
+	n := 0
+	err = dumpElements(conn, set, func(e listed) bool {
+		if n++; n <= most {
+			f(e)
+		}
+		return n <= most
+	})
+	if err != nil || n > most { // the connection has the rest in it
+		t.reader = nil
+		err = errors.Join(err, conn.Close())
+	}
+	if err != nil {
+		return false, fmt.Errorf("list set %s: %w", set.Name, err)
+	}
+	return n <= most, nil
+}
+
+// dumpElements calls f with each element until it is false.
+func dumpElements(conn *netlink.Conn, set *nftables.Set, f func(listed) bool) error {
 	request := appendString(inetHeader(), unix.NFTA_SET_ELEM_LIST_TABLE, set.Table.Name)
 	sent, err := conn.Send(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request | netlink.Dump},
@@ -63,7 +82,7 @@ func dumpElements(conn *netlink.Conn, set *nftables.Set, f func(listed)) error {
 			}
 			return false
 		case len(data) >= nfgenmsg:
-			readElements(data[nfgenmsg:], comments, f)
+			return readElements(data[nfgenmsg:], comments, f)
 		}
 		return true
 	})
@@ -73,18 +92,19 @@ func dumpElements(conn *netlink.Conn, set *nftables.Set, f func(listed)) error {
 // inetHeader is the begin of a message about our table.
 func inetHeader() []byte { return []byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0} }
 
-// readElements reads the elements of one message.
-func readElements(attrs []byte, comments map[string]string, f func(listed)) {
+// readElements reads the elements of one message until f is false.
+func readElements(attrs []byte, comments map[string]string, f func(listed) bool) (more bool) {
 	for kind, list := range attributesOf(attrs) {
 		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			continue
 		}
 		for _, elem := range attributesOf(list) {
-			if e := readElement(elem, comments); e.key.IsValid() {
-				f(e)
+			if e := readElement(elem, comments); e.key.IsValid() && !f(e) {
+				return false
 			}
 		}
 	}
+	return true
 }
 
 func readElement(attrs []byte, comments map[string]string) (e listed) {
@@ -109,7 +129,8 @@ func readElement(attrs []byte, comments map[string]string) (e listed) {
 	return e
 }
 
-// commentOf finds the comment in the user data of an element.
+// commentOf finds the comment in the user data of an element; none if nobody
+// collects them.
 func commentOf(data []byte, comments map[string]string) string {
 	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
 		kind, value := userdata.Type(data[0]), data[2:2+int(data[1])]
@@ -121,7 +142,7 @@ func commentOf(data []byte, comments map[string]string) string {
 			value = value[:n-1]
 		}
 		text, known := comments[string(value)]
-		if !known {
+		if !known && comments != nil {
 			text = string(value)
 			comments[text] = text
 		}

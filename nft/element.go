@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -55,7 +56,7 @@ func (e Element) validate() error {
 // Errors: unix.ENOENT, when somebody has deleted the table; unix.ENFILE, when
 // the set is full; ErrNotApplied.
 func (t *Table) Block(elems ...Element) error {
-	if err := t.block(elems); err != nil {
+	if err := t.block(slices.Values(elems), math.MaxInt); err != nil {
 		if len(elems) == 1 {
 			return fmt.Errorf("block %s: %w", elems[0].Prefix, err)
 		}
@@ -64,39 +65,60 @@ func (t *Table) Block(elems ...Element) error {
 	return nil
 }
 
-func (t *Table) block(elems []Element) error {
-	var hosts []Element
-	now, nets := time.Now(), make(map[netip.Prefix]span)
-	for _, e := range elems {
+// block sorts out prefixes, which go with the hosts, or before more of them than
+// go into one transaction.
+func (t *Table) block(elems iter.Seq[Element], most int) error {
+	n, now, nets := 0, time.Now(), make(map[netip.Prefix]span)
+	for e := range elems {
 		switch err := e.validate(); {
 		case err != nil:
 			return err
 		case t.isHost(e.Prefix):
-			hosts = append(hosts, e)
+			n++
 		default:
 			nets[e.Prefix] = spanOf(e.Prefix, now.Add(e.Timeout), e.Comment)
 		}
 	}
-	return t.change(hosts, func() { maps.Copy(t.nets, nets) }, len(nets) > 0)
+	add := func() { maps.Copy(t.nets, nets) }
+	if n <= most {
+		return t.change(t.hostsOf(elems), n, add, len(nets) > 0)
+	}
+	if len(nets) > 0 {
+		if err := t.changeNets(add); err != nil {
+			return err
+		}
+	}
+	return t.putMany(TableName, t.hostsOf(elems))
 }
 
-// change puts hosts into the kernel and, if there are any to change, all
-// prefixes as they are when they were changed. If that fails that is taken back.
-func (t *Table) change(hosts []Element, change func(), nets bool) error {
+// hostsOf are those of the elements that go to sets of hosts.
+func (t *Table) hostsOf(elems iter.Seq[Element]) iter.Seq[Element] {
+	return func(yield func(Element) bool) {
+		for e := range elems {
+			if t.isHost(e.Prefix) && !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// change puts so many hosts into the kernel and, if there are any to change,
+// all prefixes as they are when they were changed. If that fails that is taken
+// back.
+func (t *Table) change(hosts iter.Seq[Element], n int, change func(), nets bool) error {
 	began, old := time.Now(), t.nets
 	if nets {
 		t.nets = maps.Clone(old)
 		change()
 	}
-	err := t.transact(func(b *builder) error {
-		var err error
+	err := t.put(TableName, hosts, n, mostCounted, func(b *builder) error {
 		if nets {
-			err = b.fillNets(t.nets)
+			return b.fillNets(t.nets)
 		}
-		return errors.Join(err, b.putHosts(slices.Values(hosts)))
+		return nil
 	})
 	if err == nil {
-		err = t.verifyHosts(sample(slices.Values(hosts), len(hosts)), began)
+		err = t.verifyHosts(sample(hosts, n), began)
 	}
 	if err == nil && nets {
 		err = t.verifyNets()
@@ -111,13 +133,14 @@ func (t *Table) change(hosts []Element, change func(), nets bool) error {
 // there keeps its old timeout when it is added again.
 func (b *builder) putHosts(hosts iter.Seq[Element]) error {
 	return errors.Join(
-		b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts),
-		b.eachHost(unix.NFT_MSG_DELSETELEM, hosts),
-		b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts),
+		b.eachHost(unix.NFT_MSG_NEWSETELEM, 0, hosts),
+		b.eachHost(unix.NFT_MSG_DELSETELEM, 0, hosts),
+		b.eachHost(unix.NFT_MSG_NEWSETELEM, 0, hosts),
 	)
 }
 
-// Unblock deletes the elements of the prefixes. It is no error if one is not there.
+// Unblock deletes the elements of the prefixes, of many hosts in several
+// transactions. It is no error if one is not there.
 func (t *Table) Unblock(prefixes ...netip.Prefix) error {
 	var hosts []Element
 	nets := make(map[netip.Prefix]span)
@@ -137,14 +160,20 @@ func (t *Table) Unblock(prefixes ...netip.Prefix) error {
 // unblockHosts adds before it deletes: to delete what has just expired is an
 // error. Where a full set has no room for that, each goes by itself.
 func (t *Table) unblockHosts(hosts []Element) error {
-	if len(hosts) == 0 {
-		return nil
+	for some := range slices.Chunk(hosts, piece) {
+		if err := t.unblockPiece(some); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (t *Table) unblockPiece(hosts []Element) error {
 	err := t.transact(func(b *builder) error { return b.deleteHosts(hosts) })
 	if errors.Is(err, unix.ENFILE) {
 		err = nil
 		for _, e := range hosts {
-			gone := t.transact(func(b *builder) error { return b.eachHost(unix.NFT_MSG_DELSETELEM, slices.Values([]Element{e})) })
+			gone := t.transact(func(b *builder) error { return b.eachHost(unix.NFT_MSG_DELSETELEM, 0, slices.Values([]Element{e})) })
 			if !errors.Is(gone, unix.ENOENT) {
 				err = errors.Join(err, gone)
 			}
@@ -162,8 +191,8 @@ func (t *Table) unblockHosts(hosts []Element) error {
 func (b *builder) deleteHosts(hosts []Element) error {
 	for chunk := range slices.Chunk(hosts, 512) { // the set may have no room for more at once
 		err := errors.Join(
-			b.eachHost(unix.NFT_MSG_NEWSETELEM, slices.Values(chunk)),
-			b.eachHost(unix.NFT_MSG_DELSETELEM, slices.Values(chunk)),
+			b.eachHost(unix.NFT_MSG_NEWSETELEM, 0, slices.Values(chunk)),
+			b.eachHost(unix.NFT_MSG_DELSETELEM, 0, slices.Values(chunk)),
 		)
 		if err != nil {
 			return err
@@ -288,7 +317,7 @@ func (b *builder) hostSet(p netip.Prefix) *nftables.Set {
 // prefixes, for t.nets.
 func (t *Table) sort(blocks iter.Seq[Element]) (hosts iter.Seq[Element], n int) {
 	if blocks == nil {
-		return func(func(Element) bool) {}, 0
+		return none, 0
 	}
 	now := time.Now()
 	for e := range blocks {
@@ -298,26 +327,21 @@ func (t *Table) sort(blocks iter.Seq[Element]) (hosts iter.Seq[Element], n int) 
 		}
 		t.nets[e.Prefix] = spanOf(e.Prefix, now.Add(e.Timeout), e.Comment)
 	}
-	return func(yield func(Element) bool) {
-		for e := range blocks {
-			if t.isHost(e.Prefix) && !yield(e) {
-				return
-			}
-		}
-	}, n
+	return t.hostsOf(blocks), n
 }
 
 // fillHosts replaces the elements of the sets of hosts.
 func (b *builder) fillHosts(hosts iter.Seq[Element]) error {
 	b.conn.FlushSet(b.sets.blocked4)
 	b.conn.FlushSet(b.sets.blocked6)
-	return b.eachHost(unix.NFT_MSG_NEWSETELEM, hosts)
+	return b.eachHost(unix.NFT_MSG_NEWSETELEM, 0, hosts)
 }
 
-// eachHost adds or deletes hosts.
-func (b *builder) eachHost(kind netlink.HeaderType, hosts iter.Seq[Element]) error {
+// eachHost adds or deletes hosts, with flags besides those of all messages.
+func (b *builder) eachHost(kind netlink.HeaderType, flags netlink.HeaderFlags, hosts iter.Seq[Element]) error {
 	w4, w6 := b.batch.elements(kind, b.sets.blocked4), b.batch.elements(kind, b.sets.blocked6)
-	w4.counters, w6.counters = mostCounted, mostCounted
+	w4.flags, w6.flags = flags, flags
+	w4.counters, w6.counters = b.counted, b.counted
 	for e := range hosts {
 		if e.Prefix.Addr().Is4() {
 			w4.add(e)
@@ -331,7 +355,10 @@ func (b *builder) eachHost(kind netlink.HeaderType, hosts iter.Seq[Element]) err
 // changeNets makes a change to the prefixes asked for and puts it, with all
 // others, into the kernel in one transaction; if that fails the change is
 // taken back.
-func (t *Table) changeNets(do func()) error { return t.change(nil, do, true) }
+func (t *Table) changeNets(do func()) error { return t.change(none, 0, do, true) }
+
+// none are no hosts.
+func none(func(Element) bool) {}
 
 // RestoreNets puts all blocked prefixes back into their sets, in place of what
 // somebody has made of them. The error is unix.ENOENT if somebody has deleted

@@ -23,7 +23,7 @@ func element(prefix string, timeout time.Duration, comment string) Element {
 // rounded is what the kernel holds with the times left rounded up to minutes.
 func rounded(t *testing.T, table *Table) []Element {
 	t.Helper()
-	all, err := table.Blocked()
+	all, _, err := table.Blocked()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestVerify(t *testing.T) {
 // changed and taken away.
 func TestFull(t *testing.T) {
 	var blocks []Element
-	for i := range MaxHosts {
+	for i := range DefaultHosts {
 		blocks = append(blocks, element(fmt.Sprintf("10.%d.%d.%d/32", i>>16, i>>8&255, i&255), time.Hour, "tcp/23 connect x2"))
 	}
 	_, table := load(t, enforce(), blocks...)

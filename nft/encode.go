@@ -38,7 +38,8 @@ type elementWriter struct {
 	list    int // where its list of elements begins
 	count   int // elements in it; 0 if none is open
 
-	counters int // how many of the next elements get one
+	counters int                 // how many of the next elements get one
+	flags    netlink.HeaderFlags // besides those of all: netlink.Excl refuses what is there
 }
 
 func (b *batch) elements(kind netlink.HeaderType, set *nftables.Set) *elementWriter {
@@ -80,7 +81,7 @@ func (w *elementWriter) begin() {
 	}
 	part := w.part()
 	w.message = len(*part)
-	b := w.out.header(*part, unix.NFNL_SUBSYS_NFTABLES<<8|w.kind, netlink.Request|netlink.Acknowledge|netlink.Create, 0)
+	b := w.out.header(*part, unix.NFNL_SUBSYS_NFTABLES<<8|w.kind, netlink.Request|netlink.Acknowledge|netlink.Create|w.flags, 0)
 	b = append(b, byte(w.set.Table.Family), unix.NFNETLINK_V0, 0, 0)
 	b = appendString(b, unix.NFTA_SET_ELEM_LIST_SET, w.set.Name)
 	b = binary.BigEndian.AppendUint32(appendAttr(b, unix.NFTA_SET_ELEM_LIST_SET_ID, 4), w.set.ID)

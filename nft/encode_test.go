@@ -101,7 +101,7 @@ func TestElementsInKernel(t *testing.T) {
 		want = append(want, element(fmt.Sprintf("2001:db8:0:%x::/64", i+1), time.Hour, strings.Repeat("y", i%(MaxComment+1))))
 	}
 	_, table := load(t, enforce(), want...)
-	got, err := table.Blocked()
+	got, _, err := table.Blocked()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,10 +118,11 @@ func FuzzReadElements(f *testing.F) {
 	f.Add([]byte{20, 0, 3, 0x80, 16, 0, 1, 0x80, 12, 0, 1, 0x80, 8, 0, 1, 0, 192, 0, 2, 7})
 	f.Add([]byte{12, 0, 3, 0, 8, 0, 1, 0, 255, 255, 1, 0})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		readElements(data, make(map[string]string), func(e listed) {
+		readElements(data, make(map[string]string), func(e listed) bool {
 			if !e.key.IsValid() {
 				t.Error("an element without a key")
 			}
+			return true
 		})
 	})
 }

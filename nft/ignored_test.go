@@ -178,7 +178,7 @@ func holdsIgnored(reader *Table, p netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	set := newSets(&nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}).ignored4
+	set := newSets(&nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}, 0).ignored4
 	_, err = getElements(conn, set, []Element{{Prefix: p}})
 	return err
 }

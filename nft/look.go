@@ -73,7 +73,7 @@ func Look(netns int, r LookRequest) (Sight, error) {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return Sight{}, fmt.Errorf("open nftables: %w", errors.Join(err, conn.Close()))
 	}
-	l := looker{conn: conn, request: r, sets: newSets(&nftables.Table{Name: TableName, Family: nftables.TableFamilyINet})}
+	l := looker{conn: conn, request: r, sets: newSets(&nftables.Table{Name: TableName, Family: nftables.TableFamilyINet}, 0)}
 	s, err := l.look()
 	if err = errors.Join(err, conn.Close()); err != nil {
 		return Sight{}, fmt.Errorf("look up %s: %w", r.Address, err)

@@ -156,7 +156,7 @@ func TestLookWrong(t *testing.T) {
 // TestLookFull shows that to look is quick in a set that takes a second to list.
 func TestLookFull(t *testing.T) {
 	var blocks []Element
-	for i := range MaxHosts {
+	for i := range DefaultHosts {
 		blocks = append(blocks, Element{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), Timeout: time.Hour})
 	}
 	host, _ := load(t, enforce(), blocks...)

@@ -19,7 +19,7 @@ func (t *Table) Left(p netip.Prefix) (left time.Duration, found bool, err error)
 
 // Peer tells whether an address is a peer now.
 func (t *Table) Peer(a netip.Addr) (bool, error) {
-	s := newSets(newBuilder(nil, TableName, t.cfg).table)
+	s := newSets(newBuilder(nil, TableName, t.cfg).table, 0)
 	set, bits := s.peers4, a.BitLen()
 	if a.Is6() {
 		set, bits = s.peers6, t.cfg.Prefix6
@@ -55,5 +55,5 @@ func (t *Table) Exists() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	return exists(conn)
+	return exists(conn, TableName)
 }

@@ -262,7 +262,7 @@ func TestOwnFloodIsSilent(t *testing.T) {
 	if err := m.conn.SetReadBuffer(64 << 10); err != nil {
 		t.Fatal(err)
 	}
-	if err := table.Load(enforce(), slices.Values(manyHosts(MaxHosts-1)), nil); err != nil {
+	if err := table.Load(enforce(), slices.Values(manyHosts(DefaultHosts-1)), nil); err != nil {
 		t.Fatal(err)
 	}
 	run(t, m)
@@ -415,7 +415,7 @@ func TestEventsCarryPort(t *testing.T) {
 // BenchmarkHeal measures from the start of "nft flush ruleset" until the table
 // is back and verified, when whoever hears of it calls Load at once.
 func BenchmarkHeal(b *testing.B) {
-	for _, n := range []int{10000, MaxHosts} {
+	for _, n := range []int{10000, DefaultHosts} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			blocks := manyHosts(n)
 			host, table, m := guarded(b, blocks...)

@@ -129,15 +129,15 @@ type origin struct {
 	key    rule   // the source, in register 1
 	next   uint32 // the register behind the key
 
-	probes, suspects, peers, blocked *nftables.Set
+	probes, suspects, peers, blocked, convicted *nftables.Set
 }
 
 func (b *builder) origins() []origin {
 	s := b.sets
 	v4 := origin{suffix: "4", key: saddr(ipv4), next: unix.NFT_REG32_01,
-		probes: s.probes4, suspects: s.suspects4, peers: s.peers4, blocked: s.blocked4}
+		probes: s.probes4, suspects: s.suspects4, peers: s.peers4, blocked: s.blocked4, convicted: s.convicted4}
 	far := origin{suffix: "6", only: saddrNotIn(ipv6, s.onLink6), key: saddrMasked(ipv6, b.cfg.Prefix6), next: unix.NFT_REG_2,
-		probes: s.probes6, suspects: s.suspects6, peers: s.peers6, blocked: s.blocked6}
+		probes: s.probes6, suspects: s.suspects6, peers: s.peers6, blocked: s.blocked6, convicted: s.convicted6}
 	near := far
 	near.suffix, near.only, near.key = "_near", saddrIn(ipv6, s.onLink6), saddr(ipv6)
 	if b.cfg.Prefix6 < 128 {
@@ -231,13 +231,16 @@ func (b *builder) trigger(o origin) []rule {
 
 // convict blocks the source, if the budget has room for one more. What has
 // come another way than answers would go may be forged by somebody whom the
-// host's own check of reverse paths would have stopped later on.
+// host's own check of reverse paths would have stopped later on. Who is
+// blocked so is written down in a small set as well, by a rule of its own that
+// may fail: Convicted finds it there, however many others are blocked.
 func (b *builder) convict() chain {
 	c := chain{name: "convict", rules: []rule{
 		of(fromElsewhere(), back()),
 		of(overBudget(b.cfg.Budget), goTo("spent")),
 	}}
 	for _, o := range b.origins() {
+		c.rules = append(c.rules, of(o.only, o.key, update(o.convicted, b.cfg.Timeout)))
 		c.rules = append(c.rules, of(o.only, o.key, add(o.blocked, b.cfg.Timeout, &expr.Counter{}), goTo("convicted")))
 	}
 	c.rules = append(c.rules, goTo("crowded"))

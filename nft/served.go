@@ -28,7 +28,7 @@ func (t *Table) Served() ([]Service, error) {
 	}
 	set := newBuilder(nil, TableName, t.cfg).sets.served
 	present, err := t.presentSets(conn)
-	if err != nil || present[set.Name] != set.KeyType.Name {
+	if err != nil || present[set.Name] == nil || present[set.Name].KeyType.Name != set.KeyType.Name {
 		return nil, err
 	}
 	raw, err := conn.GetSetElements(set)

@@ -20,17 +20,21 @@ type sets struct {
 	served               *nftables.Set // protocol . port where a service was seen
 	probes4, probes6     *nftables.Set // source . protocol . port that was touched in the window
 	suspects4, suspects6 *nftables.Set // a limiter for each source
+
+	// whom the rules have put into blocked4 and blocked6: few, where those may
+	// be too many to be listed
+	convicted4, convicted6 *nftables.Set
 }
 
-const (
-	maxProbes = 65536
-)
+// maxProbes is how many sources each set has room for that rules alone add to.
+const maxProbes = 65536
 
 // ServedMemory is how long a port where the kernel has seen a service is no
 // tripwire.
 const ServedMemory = 30 * 24 * time.Hour
 
-func newSets(t *nftables.Table) sets {
+// newSets names the sets, those of hosts for so many of them.
+func newSets(t *nftables.Table, hosts int) sets {
 	service := nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
 	peers := func(f family) *nftables.Set {
 		s := sources(t, "peers", f, f.keyType, maxProbes)
@@ -43,7 +47,7 @@ func newSets(t *nftables.Table) sets {
 		return s
 	}
 	return sets{
-		blocked4: sources(t, "blocked", ipv4, ipv4.keyType, MaxHosts), blocked6: sources(t, "blocked", ipv6, ipv6.keyType, MaxHosts),
+		blocked4: sources(t, "blocked", ipv4, ipv4.keyType, uint32(hosts)), blocked6: sources(t, "blocked", ipv6, ipv6.keyType, uint32(hosts)),
 		nets4: nets(t, ipv4), nets6: nets(t, ipv6),
 		ignored4: ignored(t, "ignored4", ipv4), ignored6: ignored(t, "ignored6", ipv6), onLink6: ignored(t, "onlink6", ipv6),
 		peers4: peers(ipv4), peers6: peers(ipv6),
@@ -54,6 +58,7 @@ func newSets(t *nftables.Table) sets {
 		},
 		probes4: probes(ipv4), probes6: probes(ipv6),
 		suspects4: sources(t, "suspects", ipv4, ipv4.keyType, maxProbes), suspects6: sources(t, "suspects", ipv6, ipv6.keyType, maxProbes),
+		convicted4: sources(t, "convicted", ipv4, ipv4.keyType, maxProbes), convicted6: sources(t, "convicted", ipv6, ipv6.keyType, maxProbes),
 	}
 }
 
@@ -79,6 +84,7 @@ func (s sets) all() []*nftables.Set {
 	return []*nftables.Set{
 		s.blocked4, s.blocked6, s.nets4, s.nets6, s.ignored4, s.ignored6, s.onLink6, s.peers4, s.peers6,
 		s.decoyTCP, s.watchTCP, s.watchUDP, s.served, s.probes4, s.probes6, s.suspects4, s.suspects6,
+		s.convicted4, s.convicted6,
 	}
 }
 

@@ -64,7 +64,7 @@ func (t *Table) transformOnce(fill func(b *builder, chains []string) error) (sur
 	if err != nil {
 		return false, err
 	}
-	chains, err := t.presentChains()
+	chains, err := t.presentChains(TableName)
 	if err != nil {
 		return false, err
 	}
@@ -200,7 +200,7 @@ func (t *Table) lookOnce() (got shape, torn bool, err error) {
 		}
 		f.add(a, replies)
 	}
-	s := newSets(nil)
+	s := newSets(nil, 0)
 	for _, set := range s.all() {
 		if setKinds[set.Name] != setOfShape {
 			continue

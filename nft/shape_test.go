@@ -33,7 +33,7 @@ func TestIntact(t *testing.T) {
 		{"another configuration", func() error { return table.Load(observed, nil, nil) }, true},
 		{"dry run", func() error { return table.Check(enforce()) }, true},
 		{"a Load that fails", func() error {
-			if err := table.Load(enforce(), slices.Values(manyHosts(MaxHosts+1)), nil); err == nil {
+			if err := table.Load(enforce(), slices.Values(manyHosts(DefaultHosts+1)), nil); err == nil {
 				t.Error("Load of too many succeeds")
 			}
 			return nil
@@ -132,7 +132,7 @@ func BenchmarkIntact(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer table.Close()
-	if err := table.Load(enforce(), slices.Values(manyHosts(MaxHosts)), nil); err != nil {
+	if err := table.Load(enforce(), slices.Values(manyHosts(DefaultHosts)), nil); err != nil {
 		b.Fatal(err)
 	}
 	for b.Loop() {

@@ -137,8 +137,11 @@ func tooLong(err error) error {
 
 // Load makes the table what the configuration says, with exactly the given
 // blocks in its sets, in one transaction: a packet meets the old table or the
-// new one, never something between. Of services there are then just those
-// given, at most MaxServed; nil leaves those that are there.
+// new one, never something between. More than 131,072 hosts come in several:
+// a packet of a blocked source meets the old table, the new one, or one that
+// stands in meanwhile; after an error the next Load begins anew. Of services
+// there are then just those given, at most MaxServed; nil leaves those that
+// are there.
 //
 // An error that is an *UnsupportedError says what the kernel lacks.
 //
@@ -162,22 +165,34 @@ func (t *Table) load(blocks iter.Seq[Element], served []Service) error {
 	if err != nil {
 		return err
 	}
-	began := time.Now()
-	hosts, n := t.sort(blocks)
-	err = t.replace(hosts, served, asleep) // to wake it up and change it at once is more than the kernel allows
-	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY) {
-		// A table of another version has sets of the same name and other shape.
-		err = t.replace(hosts, served, true)
-	}
+	fits, err := t.fit()
 	if err != nil {
 		return err
 	}
-	return errors.Join(t.verifyHosts(sample(hosts, n), began), t.verifyNets())
+	afresh := asleep || !fits // to wake it up and change it at once is more than the kernel allows
+	hosts, n := t.sort(blocks)
+	if n > atOnce {
+		return t.loadMany(hosts, served, afresh)
+	}
+	began := time.Now()
+	if err := t.replace(hosts, served, afresh); err != nil {
+		return err
+	}
+	return errors.Join(t.verifyHosts(sample(hosts, n), began), t.verifyNets(), t.dismiss())
 }
 
 // replace builds the table around hosts and t.nets; afresh takes away first
-// what is there.
+// what is there. A table of another version has sets of the same name and
+// other shape.
 func (t *Table) replace(hosts iter.Seq[Element], served []Service, afresh bool) error {
+	err := t.rebuild(hosts, served, afresh)
+	if !afresh && (errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY)) {
+		err = t.rebuild(hosts, served, true)
+	}
+	return err
+}
+
+func (t *Table) rebuild(hosts iter.Seq[Element], served []Service, afresh bool) error {
 	return t.transform(func(b *builder, chains []string) error {
 		b.conn.AddTable(b.table)
 		if afresh {
@@ -203,8 +218,8 @@ func (t *Table) replace(hosts iter.Seq[Element], served []Service, afresh bool) 
 	})
 }
 
-// presentChains names the chains that the table has now.
-func (t *Table) presentChains() ([]string, error) {
+// presentChains names the chains that a table of ours has now.
+func (t *Table) presentChains(table string) ([]string, error) {
 	conn, err := t.connection()
 	if err != nil {
 		return nil, err
@@ -215,7 +230,7 @@ func (t *Table) presentChains() ([]string, error) {
 	}
 	var names []string
 	for _, c := range all {
-		if c.Table.Name == TableName {
+		if c.Table.Name == table {
 			names = append(names, c.Name)
 		}
 	}
@@ -296,20 +311,21 @@ func (t *Table) Delete() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	found, err := exists(conn)
+	found, err := exists(conn, TableName)
 	if err != nil {
 		return false, err
 	}
 	t.shape = shape{}
-	err = t.transact(func(b *builder) error {
-		b.conn.AddTable(b.table) // deleting what is not there would be an error
-		b.conn.DelTable(b.table)
-		return nil
-	})
-	if err != nil {
+	if err := errors.Join(t.transact((*builder).deleteTable), t.dismiss()); err != nil {
 		return false, fmt.Errorf("delete table inet %s: %w", TableName, err)
 	}
 	return found, nil
+}
+
+func (b *builder) deleteTable() error {
+	b.conn.AddTable(b.table) // deleting what is not there would be an error
+	b.conn.DelTable(b.table)
+	return nil
 }
 
 // seconds rounds a time left up to what an element gets: whole seconds, and

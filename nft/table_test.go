@@ -128,7 +128,7 @@ func TestLoadOverOtherShape(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer table.Close()
-	if got, err := table.Blocked(); len(got) != 0 || err != nil {
+	if got, _, err := table.Blocked(); len(got) != 0 || err != nil {
 		t.Errorf("Blocked() = %v, %v, want nothing", got, err)
 	}
 	if err := table.Load(enforce(), nil, nil); err != nil {
@@ -144,7 +144,7 @@ func TestLoadOverOtherShape(t *testing.T) {
 func TestLoadFails(t *testing.T) {
 	host, table := load(t, enforce(), Element{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Timeout: time.Hour})
 	var many []Element
-	for i := range MaxHosts + 1 {
+	for i := range DefaultHosts + 1 {
 		many = append(many, Element{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32), Timeout: time.Hour})
 	}
 	if err := table.Load(enforce(), slices.Values(many), nil); !errors.Is(err, unix.ENFILE) {
@@ -237,7 +237,7 @@ func TestDelete(t *testing.T) {
 	if got := host.Output(t, netns.Tool(t, "nft"), "list", "ruleset"); got != "" {
 		t.Errorf("after Delete:\n%s", got)
 	}
-	if got, err := table.Blocked(); len(got) != 0 || err != nil {
+	if got, _, err := table.Blocked(); len(got) != 0 || err != nil {
 		t.Errorf("Blocked() without a table = %v, %v, want nothing", got, err)
 	}
 }

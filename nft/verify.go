@@ -86,40 +86,37 @@ func (t *Table) verifyChunk(want []Element, began time.Time) error {
 // are looked for. What the kernel itself has blocked anew is no failure: it has
 // no comment, as ours have.
 func (t *Table) verifyGone(hosts []Element) error {
+	b := newBuilder(nil, TableName, t.cfg)
 	for _, e := range sample(slices.Values(hosts), len(hosts)) {
-		there, comment, err := t.find(e)
+		held, there, err := t.find(b.hostSet(e.Prefix), e.Prefix.Addr())
 		if err != nil {
 			return err
 		}
-		if there && comment != "" {
+		if there && held.comment != "" {
 			return fmt.Errorf("element %s is still there: %w", e.Prefix.Addr(), ErrNotApplied)
 		}
 	}
 	return nil
 }
 
-// find tells whether the set of hosts has an element, and its comment.
-func (t *Table) find(e Element) (there bool, comment string, err error) {
+// find looks for the element of a set of hosts.
+func (t *Table) find(set *nftables.Set, key netip.Addr) (held listed, there bool, err error) {
 	conn, err := t.readConnection()
 	if err != nil {
-		return false, "", err
+		return listed{}, false, err
 	}
-	request, err := elementRequest(newBuilder(nil, TableName, t.cfg).hostSet(e.Prefix), []Element{e})
-	if err != nil {
-		return false, "", err
-	}
-	replies, err := conn.Execute(request)
+	replies, err := conn.Execute(elementRequest(set, []Element{{Prefix: netip.PrefixFrom(key, key.BitLen())}}))
 	if errors.Is(err, unix.ENOENT) {
-		return false, "", nil
+		return listed{}, false, nil
 	}
 	if err != nil {
 		t.reader = nil
-		return false, "", errors.Join(err, conn.Close())
+		return listed{}, false, errors.Join(err, conn.Close())
 	}
 	for _, m := range replies {
-		readElements(m.Data[min(nfgenmsg, len(m.Data)):], make(map[string]string), func(e listed) { there, comment = true, e.comment })
+		readElements(m.Data[min(nfgenmsg, len(m.Data)):], make(map[string]string), func(e listed) bool { held, there = e, true; return true })
 	}
-	return there, comment, nil
+	return held, there, nil
 }
 
 // verifyNoMore looks for intervals that should not be there: more than were
@@ -182,28 +179,30 @@ func (t *Table) elements(wanted []Element) ([]time.Duration, error) {
 // getElements sends one request and reads the answers to it, one for each
 // element in their order, or an error for the first that is not there.
 func getElements(conn *netlink.Conn, set *nftables.Set, wanted []Element) ([]time.Duration, error) {
-	request, err := elementRequest(set, wanted)
+	sent, err := conn.Send(elementRequest(set, wanted))
 	if err != nil {
 		return nil, err
 	}
-	if _, err := conn.Send(request); err != nil {
+	raw, err := conn.SyscallConn()
+	if err != nil {
 		return nil, err
 	}
-	var all []time.Duration
-	for len(all) < len(wanted) {
-		replies, err := conn.Receive()
-		if err != nil {
-			return nil, err
-		}
-		for _, m := range replies {
-			left, ok := expiration(m.Data)
-			if !ok {
-				return nil, fmt.Errorf("answer without an element: %w", ErrNotApplied)
+	all, failed := make([]time.Duration, 0, len(wanted)), error(nil)
+	err = receive(raw, true, func(h netlink.Header, data []byte) bool {
+		switch {
+		case h.Sequence != sent.Header.Sequence:
+		case h.Type == netlink.Error && len(data) >= 4:
+			failed = unix.Errno(-int32(binary.NativeEndian.Uint32(data)))
+		default:
+			before := len(all)
+			readElements(data[min(nfgenmsg, len(data)):], nil, func(e listed) bool { all = append(all, e.left); return true })
+			if len(all) == before {
+				failed = fmt.Errorf("answer without an element: %w", ErrNotApplied)
 			}
-			all = append(all, left)
 		}
-	}
-	return all, nil
+		return failed == nil && len(all) < len(wanted)
+	})
+	return all, errors.Join(err, failed)
 }
 
 // dumpBuffer is how large a datagram may be that is read, in bytes. For each
@@ -231,64 +230,17 @@ const nfgenmsg = 4
 
 // elementRequest is what "nft get element" sends, nf_tables_getsetelem in
 // https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/net/netfilter/nf_tables_api.c
-func elementRequest(set *nftables.Set, wanted []Element) (netlink.Message, error) {
-	enc := netlink.NewAttributeEncoder()
-	enc.String(unix.NFTA_SET_ELEM_LIST_TABLE, set.Table.Name)
-	enc.String(unix.NFTA_SET_ELEM_LIST_SET, set.Name)
-	enc.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list *netlink.AttributeEncoder) error {
-		for _, e := range wanted {
-			list.Nested(unix.NFTA_LIST_ELEM, func(elem *netlink.AttributeEncoder) error {
-				elem.Nested(unix.NFTA_SET_ELEM_KEY, func(key *netlink.AttributeEncoder) error {
-					key.Bytes(unix.NFTA_DATA_VALUE, e.Prefix.Addr().AsSlice())
-					return nil
-				})
-				return nil
-			})
-		}
-		return nil
-	})
-	attrs, err := enc.Encode()
-	if err != nil {
-		return netlink.Message{}, fmt.Errorf("encode request for an element: %w", err)
+func elementRequest(set *nftables.Set, wanted []Element) netlink.Message {
+	b := appendString(inetHeader(), unix.NFTA_SET_ELEM_LIST_TABLE, set.Table.Name)
+	b = appendString(b, unix.NFTA_SET_ELEM_LIST_SET, set.Name)
+	b, list := nest(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	for _, e := range wanted {
+		var element int
+		b, element = nest(b, unix.NFTA_LIST_ELEM)
+		b = closeNest(appendKey(b, e), element)
 	}
 	return netlink.Message{
-		Header: netlink.Header{
-			Type:  unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM,
-			Flags: netlink.Request,
-		},
-		Data: append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, attrs...),
-	}, nil
-}
-
-// expiration finds the time left of the first element in an answer. An
-// element without one stays for ever, which is 0.
-func expiration(data []byte) (left time.Duration, ok bool) {
-	if len(data) < nfgenmsg {
-		return 0, false
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
+		Data:   closeNest(b, list),
 	}
-	top, err := netlink.NewAttributeDecoder(data[nfgenmsg:])
-	if err != nil {
-		return 0, false
-	}
-	top.ByteOrder = binary.BigEndian
-	for top.Next() {
-		if top.Type() != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			continue
-		}
-		top.Nested(func(list *netlink.AttributeDecoder) error {
-			for list.Next() {
-				ok = true
-				list.Nested(func(elem *netlink.AttributeDecoder) error {
-					for elem.Next() {
-						if elem.Type() == unix.NFTA_SET_ELEM_EXPIRATION {
-							left = time.Duration(elem.Uint64()) * time.Millisecond
-						}
-					}
-					return nil
-				})
-			}
-			return nil
-		})
-	}
-	return left, ok && top.Err() == nil
 }

@@ -43,7 +43,7 @@ func TestBlockMany(t *testing.T) {
 	if err := table.Block(many...); err != nil {
 		t.Fatal(err)
 	}
-	got, err := table.Blocked()
+	got, _, err := table.Blocked()
 	if err != nil || len(got) != len(many) {
 		t.Errorf("%d are blocked, %v, want %d", len(got), err, len(many))
 	}
@@ -56,7 +56,7 @@ func TestBlockMany(t *testing.T) {
 	if err := table.Block(bad...); err == nil {
 		t.Error("one of many has no timeout: want an error")
 	}
-	if again, _ := table.Blocked(); len(again) != len(got) {
+	if again, _, _ := table.Blocked(); len(again) != len(got) {
 		t.Errorf("%d are blocked after an error, want %d", len(again), len(got))
 	}
 }

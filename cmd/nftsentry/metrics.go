@@ -10,7 +10,6 @@ import (
 	"nftsentry/conf"
 	"nftsentry/controller"
 	"nftsentry/controller/metrics"
-	"nftsentry/nft"
 )
 
 // openMetrics comes before the controller, which tells of what it does from its
@@ -109,7 +108,7 @@ func (g *guard) reading(ctx context.Context) (metrics.Reading, error) {
 func readingOf(cfg conf.Config, s controller.Stats) metrics.Reading {
 	return metrics.Reading{
 		Enforcing: mode(cfg, s) == string(conf.Enforce), Panicked: s.Panicked, Damaged: s.Damage != nil,
-		Blocks4: s.Live - s.Live6, Blocks6: s.Live6, BlocksLimit: nft.MaxHosts,
+		Blocks4: s.Live - s.Live6, Blocks6: s.Live6, BlocksLimit: cfg.Block.Max,
 		WouldBlock: s.WouldHave, Triggered: s.Triggered, Failed: s.Failed, Evicted: s.Evicted,
 		BudgetLimit: cfg.Trigger.Budget.Count, BudgetPeriod: cfg.Trigger.Budget.Per,
 		Crowded:         slices.Contains(s.Doubts, controller.DoubtCrowded),

@@ -20,7 +20,7 @@ func tableConfig(c conf.Config, port uint16, log *zap.Logger) nft.Config {
 		Ports: c.Trigger.Ports, Window: c.Trigger.Window, Timeout: min(c.Block.Timeout, c.Block.Unproven),
 		Budget: nft.Rate(c.Trigger.Budget), Group: c.Trigger.NFLOGGroup,
 		Sessions: portRanges(c.Ignore.Sessions), Ephemeral: ephemeral(log), WatchRate: rate, DecoyRate: 2 * rate,
-		Prefix6: c.Block.Prefix6, Ignored: c.Ignore.Sources, IgnoredInterfaces: c.Ignore.Interfaces,
+		Prefix6: c.Block.Prefix6, Hosts: c.Block.Max, Ignored: c.Ignore.Sources, IgnoredInterfaces: c.Ignore.Interfaces,
 	}
 }
 
