@@ -103,9 +103,12 @@ func dots(t testing.TB, name string) (n int) {
 	}
 }
 
-// fewToWeigh is how many blocks must be in place so that what one weighs is
-// more than noise.
-const fewToWeigh = 10_000
+// How many blocks must be in place so that what each weighs is more than noise:
+// all that a machine does makes and frees memory of its kernel.
+const (
+	fewToWeigh     = 10_000
+	fewInTheKernel = 100_000
+)
 
 // A holding is what a keeper holds, in bytes.
 type holding struct {
@@ -131,8 +134,13 @@ func (g *keeping) held(t testing.TB) holding {
 
 // since hands on what each of n blocks has added.
 func (h holding) since(before holding, n int, add func(measure, unit string, values ...float64)) {
+	if n < fewToWeigh {
+		return
+	}
 	each := func(bytes int) float64 { return float64(bytes) / float64(n) }
-	add("kernel memory a block", "B", each(h.kernel-before.kernel))
+	if n >= fewInTheKernel {
+		add("kernel memory a block", "B", each(h.kernel-before.kernel))
+	}
 	if before.resident > 0 {
 		add("resident memory a block", "B", each(h.resident-before.resident))
 	}
@@ -143,11 +151,11 @@ func (h holding) since(before holding, n int, add func(measure, unit string, val
 	}
 }
 
-// settle waits until the kernel has given back what nobody holds any more, for
-// a few seconds, and returns what its memory comes to that only it can give back.
+// settle waits until the kernel is at rest, for a few seconds, and returns what
+// its memory comes to.
 func settle(t testing.TB) (bytes int) {
 	t.Helper()
-	const still, steps = 256 << 10, 50
+	const still, steps = 256 << 10, 30
 	last, calm := kernelMemory(t), 0
 	for i := 0; i < steps && calm < 3; i++ {
 		time.Sleep(100 * time.Millisecond)
@@ -158,6 +166,16 @@ func settle(t testing.TB) (bytes int) {
 		last = now
 	}
 	return last
+}
+
+// vacate waits until the kernel has given back what n elements took that are
+// gone, which it does a while later, for a few seconds.
+func vacate(t testing.TB, before, n int) {
+	t.Helper()
+	const steps, rest = 50, 10 // the rest in bytes an element
+	for i := 0; i < steps && kernelMemory(t) > before+rest*max(n, fewInTheKernel); i++ {
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // kernelMemory is what sets are made of: elements are slabs, and the tables

@@ -22,7 +22,7 @@ type crowd struct {
 }
 
 // moreSources is how many sources are blocked one by one.
-const moreSources = 50
+const moreSources = 20
 
 // newCrowd has n IPv4 sources that are nobody's neighbours, the same each time.
 func newCrowd(t testing.TB, n int) *crowd {

@@ -73,7 +73,7 @@ func roomFor(blocks int) string {
 // keepTable is the part of nftsentry that is compared with nft(8) and ipset(8):
 // they too keep nothing on disk.
 var keepTable = keeper{name: "nftsentry, the kernel alone", open: func(t testing.TB, w *world, c *crowd) *keeping {
-	cfg := nft.Config{Enforce: true, Prefix6: 64}
+	cfg := nft.Config{Enforce: true, Prefix6: 64, Hosts: len(c.addrs) + 1000}
 	table, err := nft.Open(w.server.FD(), cfg.Prefix6)
 	if err != nil {
 		t.Fatal(err)

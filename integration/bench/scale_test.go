@@ -3,9 +3,9 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +15,12 @@ import (
 	"nftsentry/integration/netns"
 )
 
-// scaleEnv names other numbers of blocks than the usual, such as "1000,5000".
+// scaleEnv names other numbers of blocks than the usual, and how often all is
+// done with each, such as "1000x5,50000x2".
 const scaleEnv = "NFTSENTRY_BENCH_SCALE"
 
-// scaleRounds are the numbers of blocks, and how often all is done with each.
-var scaleRounds = []struct{ blocks, rounds int }{{1000, 5}, {10_000, 5}, {100_000, 5}, {1_000_000, 1}}
+// scaleUsual is what is done otherwise.
+const scaleUsual = "1000x5,10000x5,100000x5,1000000x1"
 
 // tooLong is after how long whatever is measured here is cut off.
 const tooLong = time.Minute
@@ -70,33 +71,32 @@ var keepers = []keeper{keepSentry, keepTable, keepNft, keepIPSet, keepBouncer}
 func TestBenchScale(t *testing.T) {
 	s := &scale{recorder: record(t, "scale"), slow: make(map[string]bool)}
 	present := s.present()
-	numbers := scaleNumbers(t)
-	for _, n := range numbers {
-		for range n.rounds {
+	most := 0
+	for _, step := range steps(t) {
+		most = max(most, step.blocks)
+		for range step.rounds {
 			for _, k := range present {
-				t.Run(fmt.Sprintf("%s, %d blocks", k.name, n.blocks), func(t *testing.T) { s.round(t, k, n.blocks) })
+				t.Run(fmt.Sprintf("%s, %d blocks", k.name, step.blocks), func(t *testing.T) { s.round(t, k, step.blocks) })
 			}
 		}
 	}
-	t.Run("packets", func(t *testing.T) { s.packets(t, numbers[len(numbers)-1].blocks) })
+	t.Run("packets", func(t *testing.T) { s.packets(t, most) })
 }
 
-// scaleNumbers are the numbers of blocks that are asked for.
-func scaleNumbers(t *testing.T) []struct{ blocks, rounds int } {
+// A step is a number of blocks, and how often all is done with so many.
+type step struct{ blocks, rounds int }
+
+// steps are those that are asked for.
+func steps(t *testing.T) (all []step) {
 	t.Helper()
-	text := os.Getenv(scaleEnv)
-	if text == "" {
-		return scaleRounds
-	}
-	numbers := scaleRounds[:0:0]
-	for _, word := range strings.Split(text, ",") {
-		n, err := strconv.Atoi(word)
-		if err != nil || n < fewBlocks {
-			t.Fatalf("%s=%s: want numbers from %d up, with commas between", scaleEnv, text, fewBlocks)
+	for word := range strings.SplitSeq(cmp.Or(os.Getenv(scaleEnv), scaleUsual), ",") {
+		var s step
+		if _, err := fmt.Sscanf(word, "%dx%d", &s.blocks, &s.rounds); err != nil || s.blocks < 100 {
+			t.Fatalf("%s: %q: want at least 100 blocks and how often, such as %s", scaleEnv, word, scaleUsual)
 		}
-		numbers = append(numbers, struct{ blocks, rounds int }{n, 5})
+		all = append(all, s)
 	}
-	return numbers
+	return all
 }
 
 // A scale is the experiment under way.
@@ -124,20 +124,18 @@ func (s *scale) round(t *testing.T, k keeper, n int) {
 	}
 	w, c := newWorld(t), newCrowd(t, n)
 	g := k.open(t, w, c)
-	defer g.reboot(t)
 	add := func(kase string) func(measure, unit string, values ...float64) {
 		return func(measure, unit string, values ...float64) { s.add(kase, k.name, measure, unit, values...) }
 	}
 	unix.Sync() // what the files of the crowd leave to be written is no part of it
 	before := g.held(t)
+	defer func() { g.reboot(t); vacate(t, before.kernel, n) }()
 	took := s.timed(t, fmt.Sprintf("block %d sources", n), k.name, "block", g.block)
 	if took == 0 {
 		return
 	}
 	s.add(fmt.Sprintf("block %d sources", n), k.name, "rate", "sources/s", float64(n)/took.Seconds())
-	if n >= fewToWeigh {
-		g.held(t).since(before, n, add(fmt.Sprintf("%d blocks in place", n)))
-	}
+	g.held(t).since(before, n, add(fmt.Sprintf("%d blocks in place", n)))
 	s.lists(t, g, w.server, c)
 	if g.more != nil {
 		g.more(t, add(fmt.Sprintf("%d blocks in place", n)))
@@ -146,7 +144,7 @@ func (s *scale) round(t *testing.T, k keeper, n int) {
 		s.timed(t, fmt.Sprintf("start with %d blocks in the kernel", n), k.name, "restart", g.restart)
 	}
 	g.reboot(t)
-	settle(t)
+	vacate(t, before.kernel, n)
 	s.timed(t, fmt.Sprintf("restore %d blocks after a reboot", n), k.name, "restore", g.restore)
 }
 
