@@ -138,7 +138,7 @@ func (h holding) since(before holding, n int, add func(measure, unit string, val
 		return
 	}
 	each := func(bytes int) float64 { return float64(bytes) / float64(n) }
-	if n >= fewInTheKernel {
+	if n >= fewInTheKernel && h.kernel > before.kernel { // or else something large has ended meanwhile
 		add("kernel memory a block", "B", each(h.kernel-before.kernel))
 	}
 	if before.resident > 0 {
@@ -172,7 +172,7 @@ func settle(t testing.TB) (bytes int) {
 // gone, which it does a while later, for a few seconds.
 func vacate(t testing.TB, before, n int) {
 	t.Helper()
-	const steps, rest = 50, 10 // the rest in bytes an element
+	const steps, rest = 100, 10 // the rest in bytes an element
 	for i := 0; i < steps && kernelMemory(t) > before+rest*max(n, fewInTheKernel); i++ {
 		time.Sleep(100 * time.Millisecond)
 	}

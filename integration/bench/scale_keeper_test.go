@@ -111,7 +111,8 @@ var keepTable = keeper{name: "nftsentry, the kernel alone", open: func(t testing
 }}
 
 // keepNft is a file for nft(8) that fills a set of the same kind, a thousand
-// elements a command: one command for all is slower.
+// elements a command: one command for all is slower. Those of
+// nftsentry have a comment too.
 var keepNft = keeper{name: "nft", needs: []string{"nft"}, open: func(t testing.TB, w *world, c *crowd) *keeping {
 	const set = "table inet peer {\n\tset blocked {\n\t\ttype ipv4_addr\n\t\tsize %d\n\t\tflags dynamic,timeout\n%s\t}\n}\n"
 	tool := netns.Tool(t, "nft")
