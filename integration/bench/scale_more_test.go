@@ -82,8 +82,6 @@ func stopwatch(do func() error) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
 // A setReader asks the kernel for single elements of a set, without the code
 // that is measured.
 type setReader struct {
