@@ -2,6 +2,8 @@ package integration
 
 import (
 	"fmt"
+	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -159,6 +161,39 @@ func TestRepliesFromBlocked(t *testing.T) {
 			serve(t, w.server, ":80", "welcome")
 			expectSilence(t, w.client, "", f.server, 80)
 		})
+	}
+}
+
+// TestListenerStaysHidden shows that nothing is sent from the port of the decoy
+// listener, also when connection tracking has forgotten a connection that a
+// blocked scanner has reset.
+func TestListenerStaysHidden(t *testing.T) {
+	w := newWorld(t)
+	d := guard(t, w.server, "tcp.port = 777")
+	nft := netns.Tool(t, "nft")
+	for _, rule := range []string{
+		"add table inet seen",
+		"add chain inet seen forward { type filter hook forward priority 0; }",
+		"add rule inet seen forward iifname srv tcp sport 23 tcp flags fin counter",
+		"add rule inet seen forward iifname srv tcp sport 777 counter",
+	} {
+		w.router.Output(t, nft, rule)
+	}
+	for _, f := range families {
+		conn, err := w.client.Dial(t.Context(), "tcp", net.JoinHostPort(f.server, "23"), "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, f.source+" is blocked", patience, func() bool { return slices.Contains(d.sources(), f.source) })
+		if err := conn.(*net.TCPConn).SetLinger(0); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close() // a reset, as nmap leaves it
+	}
+	time.Sleep(5 * time.Second)
+	seen := w.router.Output(t, nft, "list", "chain", "inet", "seen", "forward")
+	if strings.Contains(seen, "sport 23 tcp flags fin counter packets 0") || !strings.Contains(seen, "sport 777 counter packets 0") {
+		t.Errorf("want the end of connections from port 23, and nothing from port 777:\n%s", seen)
 	}
 }
 

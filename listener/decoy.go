@@ -25,8 +25,8 @@ const (
 	maxConns          = 1024 // connections held open, in all
 	maxConnsPerSource = 8    // and for one source, an IPv6 /64 counting as one
 	patience          = time.Second
-	maxRead           = 4096            // bytes that are read to nowhere
-	userTimeout       = 3 * time.Second // how long the kernel sends again what is not acknowledged
+	maxRead           = 4096        // bytes that are read to nowhere
+	userTimeout       = time.Second // how long the kernel sends again what is not acknowledged
 )
 
 // A DecoyConfig says where the decoy listens and what it says.

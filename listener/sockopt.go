@@ -56,8 +56,9 @@ func originalDestination6(fd int) (netip.AddrPort, error) {
 }
 
 // setUserTimeout makes the kernel give up on a client that acknowledges
-// nothing: the answers of a source that has just been blocked do not arrive,
-// and its sockets must not linger for minutes.
+// nothing: the answers of a source that has just been blocked do not arrive.
+// A second after its reset connection tracking forgets the connection, and what
+// is sent again then comes from the listener's own port, and gives it away.
 func setUserTimeout(conn *net.TCPConn) error {
 	return control(conn, func(fd int) error {
 		return unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout.Milliseconds()))
