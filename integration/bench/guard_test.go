@@ -44,6 +44,9 @@ type running struct {
 	// closed are TCP ports that no service owns, and of which a SYN to each, in
 	// this order, makes it block. It is empty where only connections do, or nothing.
 	closed []uint16
+	// watched are the TCP ports whose closed ones make it block when they are
+	// touched, as often as ports or closed say. It is nil where that is not known.
+	watched func(t testing.TB) map[uint16]bool
 	// fail has the log of sshd, where the tool reads it, tell of as many failed
 	// logins of a source as make it block. It is nil for tools that read no log.
 	fail func(t testing.TB, source netip.Addr)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"testing"
 
@@ -27,15 +28,20 @@ func portsentry(mode string) guard {
 		start: func(t testing.TB, host *netns.Host) *running {
 			t.Helper()
 			s := startScout(t, host, mode, "BLOCK_TCP=\"1\"\nBLOCK_UDP=\"1\"\n")
-			return &running{
+			r := &running{
 				pids: s.pids, ports: []uint16{11}, closed: []uint16{11},
-				block: func(t testing.TB, from, to int) { addRejects(t, host, from, to) },
+				watched: func(t testing.TB) map[uint16]bool { return portsentryWatches(t, mode) },
+				block:   func(t testing.TB, from, to int) { addRejects(t, host, from, to) },
 				forgive: func(t testing.TB) {
 					t.Helper()
 					host.Output(t, "ip", "route", "flush", "type", "unreachable")
 					s.forget(t)
 				},
 			}
+			if mode == "tcp" { // it sees connections only
+				r.closed = nil
+			}
+			return r
 		},
 	}
 }
@@ -48,6 +54,32 @@ func portsentryVersion(t testing.TB) string {
 		return "of unknown version"
 	}
 	return string(out)
+}
+
+// portsentryWatches are the ports of Debian's configuration: a list, or in the
+// advanced mode all below a number but for a list.
+func portsentryWatches(t testing.TB, mode string) map[uint16]bool {
+	t.Helper()
+	text, err := os.ReadFile("/etc/portsentry/portsentry.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	setting := func(name string) string {
+		m := regexp.MustCompile(`(?m)^` + name + `="([^"]*)"`).FindSubmatch(text)
+		if m == nil {
+			t.Fatalf("portsentry.conf has no %s", name)
+		}
+		return string(m[1])
+	}
+	if mode != "atcp" {
+		return portsIn(t, setting("TCP_PORTS"))
+	}
+	ports := portsIn(t, "0-"+setting("ADVANCED_PORTS_TCP"))
+	delete(ports, portOf(t, setting("ADVANCED_PORTS_TCP"))) // the first 1024 are 0 to 1023
+	for port := range portsIn(t, setting("ADVANCED_EXCLUDE_TCP")) {
+		delete(ports, port)
+	}
+	return ports
 }
 
 // A scout is a Portsentry with files of its own.

@@ -4,6 +4,7 @@ package bench
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -104,10 +105,11 @@ func (d *daemon) must(t testing.TB, args ...string) string {
 
 func (d *daemon) running() *running {
 	return &running{
-		pids:   []int{d.cmd.Process.Pid},
-		ports:  []uint16{23},
-		closed: []uint16{2, 3, 4},
-		block:  func(t testing.TB, _, to int) { d.fill(t, to) },
+		pids:    []int{d.cmd.Process.Pid},
+		ports:   []uint16{23},
+		closed:  []uint16{2, 3, 4},
+		block:   func(t testing.TB, _, to int) { d.fill(t, to) },
+		watched: d.watched,
 		forgive: func(t testing.TB) {
 			t.Helper()
 			if d.must(t, "list", "--json") != "[]\n" {
@@ -118,4 +120,16 @@ func (d *daemon) running() *running {
 			}
 		},
 	}
+}
+
+// watched are the ports in its sets.
+func (d *daemon) watched(t testing.TB) map[uint16]bool {
+	t.Helper()
+	ports := make(map[uint16]bool)
+	for _, set := range []string{"watch_tcp", "decoy_tcp"} {
+		list := d.host.Output(t, netns.Tool(t, "nft"), "list", "set", "inet", "nftsentry", set)
+		_, elements, _ := strings.Cut(list, "elements")
+		maps.Copy(ports, portsIn(t, elements))
+	}
+	return ports
 }

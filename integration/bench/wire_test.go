@@ -23,11 +23,13 @@ type wire struct {
 	oob  [128]byte
 }
 
-// A sighting is a TCP segment in IPv4 that has passed.
+// A sighting is a packet of TCP or UDP that has passed, or an ICMP message that
+// a port is unreachable: that one is as if it came from the port.
 type sighting struct {
 	at             time.Time // by the kernel's clock, as the router's interface had it
 	source, target netip.AddrPort
-	flags          packet.Flags
+	protocol       uint8
+	flags          packet.Flags // of TCP
 }
 
 // tap opens the wire. What passes waits until it is read.
@@ -91,18 +93,40 @@ func stamp(t testing.TB, oob []byte) time.Time {
 	return time.Unix(int64(binary.NativeEndian.Uint64(data)), int64(binary.NativeEndian.Uint64(data[8:])))
 }
 
-// parse reads an IPv4 packet without options.
+// parse reads an IP packet without options or extension headers.
 func parse(p []byte) (s sighting, ok bool) {
-	const size = 20
-	if len(p) < size+size || p[0] != 0x45 || p[9] != unix.IPPROTO_TCP {
+	source, target, protocol, p, ok := unwrap(p)
+	if !ok || len(p) < 8 {
 		return s, false
 	}
-	tcp := p[size:]
-	return sighting{
-		source: netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[12:])), binary.BigEndian.Uint16(tcp)),
-		target: netip.AddrPortFrom(netip.AddrFrom4([4]byte(p[16:])), binary.BigEndian.Uint16(tcp[2:])),
-		flags:  packet.Flags(tcp[13]),
-	}, true
+	s = sighting{
+		source:   netip.AddrPortFrom(source, binary.BigEndian.Uint16(p)),
+		target:   netip.AddrPortFrom(target, binary.BigEndian.Uint16(p[2:])),
+		protocol: protocol,
+	}
+	switch {
+	case protocol == unix.IPPROTO_UDP:
+		return s, true
+	case protocol == unix.IPPROTO_TCP && len(p) >= 20:
+		s.flags = packet.Flags(p[13])
+		return s, true
+	case protocol == unix.IPPROTO_ICMP && [2]byte(p) == [2]byte{3, 3}, protocol == unix.IPPROTO_ICMPV6 && [2]byte(p) == [2]byte{1, 4}:
+		about, ok := parse(p[8:]) // RFC 792 and RFC 4443, 3.1: it has what it is about
+		s.source, s.target = about.target, about.source
+		return s, ok
+	}
+	return s, false
+}
+
+// unwrap takes the IP header off.
+func unwrap(p []byte) (source, target netip.Addr, protocol uint8, rest []byte, ok bool) {
+	switch {
+	case len(p) >= 20 && p[0] == 0x45:
+		return netip.AddrFrom4([4]byte(p[12:])), netip.AddrFrom4([4]byte(p[16:])), p[9], p[20:], true
+	case len(p) >= 40 && p[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(p[8:])), netip.AddrFrom16([16]byte(p[24:])), p[6], p[40:], true
+	}
+	return source, target, 0, nil, false
 }
 
 // lost is how many packets there was no room for since the last time.
