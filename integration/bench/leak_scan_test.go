@@ -26,6 +26,7 @@ type scanner struct {
 	ipv6      bool
 	udp       bool
 	stateless bool          // sends one packet to each port and no other
+	session   bool          // connects to port 22 before
 	limit     time.Duration // how long it may take
 	core      bool          // one of the few that all guards have
 }
@@ -35,7 +36,11 @@ func (s scanner) String() string {
 	if s.ipv6 {
 		family = "IPv6"
 	}
-	return fmt.Sprintf("%s, ports 1-%d, %s", s.name, s.last, family)
+	name := s.name
+	if s.session {
+		name = "a connection to port 22, then " + name
+	}
+	return fmt.Sprintf("%s, ports 1-%d, %s", name, s.last, family)
 }
 
 // An attempt is a scanner at work.
@@ -165,6 +170,13 @@ func (s *stage) run(t testing.TB, sc scanner) *view {
 	}
 	v := &view{services: servicesFor(sc), trip: newTrip(t, s.guard), probes: make(map[uint16]bool), replies: make(map[uint16]bool)}
 	s.views[source] = v
+	if sc.session {
+		conn, err := s.world.client.Dial(t.Context(), "tcp", netip.AddrPortFrom(server, 22).String(), source.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.Close()
+	}
 	scan := sc.start(t, s.world.client, source, server)
 	last := &tail{scan, time.Now().Add(sc.limit)}
 	s.tails = append(s.tails, last)

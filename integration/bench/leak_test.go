@@ -47,7 +47,9 @@ const leakRounds = 5
 // So what it learns by probes after the one that gives the reason counts apart.
 // FIN, NULL and XMAS scans get no answers from services. Datagrams are no
 // reason for nftsentry unless it is told to watch their ports, so it is here a
-// second time as it is then.
+// second time as it is then. Nor is a scan without connections for whoever has
+// had a session on port 22 within the hour, which nmap -sT is taken to have when
+// it comes by that port before it is blocked.
 func TestBenchLeak(t *testing.T) {
 	r := record(t, "leak")
 	for round := range leakRounds {
@@ -137,6 +139,9 @@ func scanners() (all []scanner) {
 	add(nmap(65535, "-sS", "-T4"), v4, v6)
 	add(core(nmap(1024, "-sT", "-T4")), v4)
 	add(nmap(1024, "-sT", "-T4"), v6)
+	known := nmap(1024, "-sS", "-T4")
+	known.session = true
+	add(known, v4)
 	for _, kind := range []string{"-sF", "-sN", "-sX", "-sU"} {
 		add(nmap(1024, kind, "-T4"), v4, v6)
 	}
@@ -155,7 +160,7 @@ func leak(t *testing.T, r *recorder, g guard, scanners []scanner) {
 	views := make([]*view, len(scanners))
 	for i, sc := range scanners {
 		views[i] = s.run(t, sc)
-		if g.name == sentry.name && !sc.udp && !views[i].cut() {
+		if g.name == sentry.name && !sc.udp && !sc.session && !views[i].cut() {
 			t.Errorf("%s: nftsentry has not blocked", sc)
 		}
 	}
