@@ -221,13 +221,13 @@ func serveAll(t testing.TB, server *netns.Host) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = c.Close() })
-			go echo(c)
+			go mirror(c)
 		}
 	}
 }
 
-// echo sends datagrams back until the socket is closed.
-func echo(c net.PacketConn) {
+// mirror sends datagrams back until the socket is closed.
+func mirror(c net.PacketConn) {
 	buf := make([]byte, 2048)
 	for n, from, err := c.ReadFrom(buf); err == nil; n, from, err = c.ReadFrom(buf) {
 		_, _ = c.WriteTo(buf[:n], from)
