@@ -144,7 +144,7 @@ func TestExplainOthers(t *testing.T) {
 		d.expectWhy(address, false, why)
 	}
 	for _, f := range families {
-		expectRead(t, w.client, "", f.server, 22, "welcome")
+		converse(t, w.client, "", f.server, "welcome")
 		_, _ = touch(w.client, "", f.server, 200)
 		x := d.expectWhy(f.client, false, "it is a peer")
 		eventually(t, "the probe is told of", patience, func() bool {

@@ -103,7 +103,7 @@ func (p probe) peers() []protection {
 	session := func(t *testing.T, g *grounds, v6 bool) someone {
 		t.Helper()
 		s := g.next(v6)
-		expectRead(t, g.client, s.addr.String(), s.server.String(), 22, "welcome")
+		converse(t, g.client, s.addr.String(), s.server.String(), "welcome")
 		return s
 	}
 	peer := func(t *testing.T, g *grounds, v6 bool) someone {
@@ -112,6 +112,7 @@ func (p probe) peers() []protection {
 		return s
 	}
 	known := []edit{{chain: "judge.*", rule: `@peers[46]`}}
+	talk := edit{chain: "sense_session", rule: `psh`}
 	return []protection{
 		{name: "peer/" + p.name, offend: peer, rules: known},
 		{name: "peer is learnt/" + p.name, offend: peer, rules: []edit{{chain: "sense_session", rule: `update @peers`}}},
@@ -122,11 +123,18 @@ func (p probe) peers() []protection {
 			return s
 		}},
 		{name: "half-open to a session port/" + p.name, guilty: true,
-			rules: []edit{{chain: "sense_session", rule: `update @peers`, part: "ct status assured", with: ""}},
+			rules: []edit{talk, {chain: "sense_session", rule: `update @peers`, part: "ct status assured", with: ""}},
 			offend: func(t *testing.T, g *grounds, v6 bool) someone {
 				s := g.next(v6)
 				g.far.Send(t, s.tcp(packet.SYN, 22).Bytes())
 				g.settle(t, g.d.program, v6) // and meanwhile the client has reset it
+				g.far.Send(t, p.make(s, g.port(p.chain)))
+				return s
+			}},
+		{name: "connection to a session port without a word/" + p.name, guilty: true, rules: []edit{talk},
+			offend: func(t *testing.T, g *grounds, v6 bool) someone {
+				s := g.next(v6)
+				expectRead(t, g.client, s.addr.String(), s.server.String(), 22, "welcome")
 				g.far.Send(t, p.make(s, g.port(p.chain)))
 				return s
 			}},
@@ -392,7 +400,7 @@ func sessions() []protection {
 		{name: "session with a container", guilty: true, rules: []edit{{chain: "sense_session", rule: `^fib daddr type != local return`}},
 			offend: func(t *testing.T, g *grounds, v6 bool) someone {
 				s := g.next(v6)
-				expectRead(t, g.client, s.addr.String(), inside[v6], 22, "inside")
+				converse(t, g.client, s.addr.String(), inside[v6], "inside")
 				g.far.Send(t, s.tcp(packet.SYN, g.port("sense_port")).Bytes())
 				return s
 			}},
@@ -400,7 +408,7 @@ func sessions() []protection {
 			offend: func(t *testing.T, g *grounds, _ bool) someone {
 				s := neighbour(i)
 				i++
-				expectRead(t, g.router, s.addr.String(), server6, 22, "welcome")
+				converse(t, g.router, s.addr.String(), server6, "welcome")
 				g.neighbour.Send(t, s.tcp(packet.SYN, g.port("sense_port")).Bytes())
 				return s
 			}},
@@ -424,7 +432,7 @@ func sessions() []protection {
 func (g *grounds) provenPeer(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
 		s := g.next(v6)
-		expectRead(t, g.client, s.addr.String(), s.server.String(), 22, "welcome")
+		converse(t, g.client, s.addr.String(), s.server.String(), "welcome")
 		port := g.port("divert")
 		if _, err := touch(g.client, s.addr.String(), s.server.String(), int(port)); err != nil {
 			t.Errorf("a decoy does not answer: %v", err)

@@ -405,6 +405,29 @@ func expectRead(t testing.TB, host *netns.Host, from, to string, port int, want 
 	}
 }
 
+// converse has a client log in on port 22, as one of SSH does, which speaks
+// first: it fails unless it is answered with want.
+func converse(t testing.TB, host *netns.Host, from, to, want string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	conn, err := host.Dial(ctx, "tcp", net.JoinHostPort(to, "22"), from)
+	if err != nil {
+		t.Errorf("%s to %s: %v", from, to, err)
+		return
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	_, err = io.WriteString(conn, "SSH-2.0-test\r\n")
+	got := make([]byte, len(want))
+	if err == nil {
+		_, err = io.ReadFull(conn, got)
+	}
+	if err != nil || string(got) != want {
+		t.Errorf("%s to %s port 22 reads %q, %v, want %q", from, to, got, err, want)
+	}
+}
+
 // expectSilence fails if a connection is answered in any way.
 func expectSilence(t testing.TB, host *netns.Host, from, to string, port int) {
 	t.Helper()

@@ -23,6 +23,7 @@ const (
 	flagFIN = 0x01
 	flagSYN = 0x02
 	flagRST = 0x04
+	flagPSH = 0x08
 	flagACK = 0x10
 )
 
@@ -151,6 +152,10 @@ func opensConnection(op expr.CmpOp) rule {
 // opensNothing is "tcp flags & (rst | ack) == 0x0": every packet of a
 // connection but the first has one of the two.
 func opensNothing() rule { return tcpFlags(flagRST|flagACK, expr.CmpOpEq, 0) }
+
+// pushes is "tcp flags & psh OP 0x0"; with != 0 a packet by which a program
+// has sent something, and is done for now.
+func pushes(op expr.CmpOp) rule { return tcpFlags(flagPSH, op, 0) }
 
 func tcpFlags(which byte, op expr.CmpOp, value byte) rule {
 	flags := &expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1}

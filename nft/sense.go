@@ -89,10 +89,11 @@ func (b *builder) notice() chain {
 	return chain{name: "notice", rules: append(rules, goTo("count"))}
 }
 
-// senseSession makes a source a peer whose handshake is complete. A half-open
-// scan that comes by an open session port leaves a RST there, and no session.
+// senseSession makes a source a peer whose handshake is complete, and who has
+// sent something. A half-open scan that comes by an open session port leaves a
+// RST there, and no session; one that connects has nothing to say.
 func (b *builder) senseSession() chain {
-	c := chain{name: "sense_session", rules: []rule{of(notLocal(), back())}}
+	c := chain{name: "sense_session", rules: []rule{of(pushes(expr.CmpOpEq), back()), of(notLocal(), back())}}
 	for _, o := range b.origins() {
 		c.rules = append(c.rules,
 			of(assured(), o.only, o.key, update(o.peers, peerMemory), back()),
