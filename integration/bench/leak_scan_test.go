@@ -26,7 +26,7 @@ type scanner struct {
 	ipv6      bool
 	udp       bool
 	stateless bool          // sends one packet to each port and no other
-	session   bool          // connects to port 22 before
+	session   bool          // connects to port 22 before, and says who it is as SSH does
 	limit     time.Duration // how long it may take
 	core      bool          // one of the few that all guards have
 }
@@ -38,7 +38,7 @@ func (s scanner) String() string {
 	}
 	name := s.name
 	if s.session {
-		name = "a connection to port 22, then " + name
+		name = "a session on port 22, then " + name
 	}
 	return fmt.Sprintf("%s, ports 1-%d, %s", name, s.last, family)
 }
@@ -172,6 +172,9 @@ func (s *stage) run(t testing.TB, sc scanner) *view {
 	s.views[source] = v
 	if sc.session {
 		conn, err := s.world.client.Dial(t.Context(), "tcp", netip.AddrPortFrom(server, 22).String(), source.String())
+		if err == nil {
+			_, err = conn.Write([]byte("SSH-2.0-test\r\n"))
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -48,8 +48,7 @@ const leakRounds = 5
 // FIN, NULL and XMAS scans get no answers from services. Datagrams are no
 // reason for nftsentry unless it is told to watch their ports, so it is here a
 // second time as it is then. Nor is a scan without connections for whoever has
-// had a session on port 22 within the hour, which nmap -sT is taken to have when
-// it comes by that port before it is blocked.
+// had a session on port 22 within the hour.
 func TestBenchLeak(t *testing.T) {
 	r := record(t, "leak")
 	for round := range leakRounds {
