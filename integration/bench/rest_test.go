@@ -65,8 +65,8 @@ func watch(t *testing.T, r *recorder, resting map[string]*running) {
 			continue
 		}
 		was, is := before[g.name], usageOf(t, running.pids)
-		if is.processes == 0 {
-			t.Fatalf("%s has ended", g.name)
+		if is.processes < len(running.pids) {
+			t.Fatalf("%s has %d processes, want at least %d", g.name, is.processes, len(running.pids))
 		}
 		r.add(restCase, g.name, "resident memory", "MiB", mib(is.rss))
 		r.add(restCase, g.name, "resident memory, its own", "MiB", mib(is.own))
