@@ -64,6 +64,18 @@ func manyOf(n int) []Block {
 	return blocks
 }
 
+// TestOneGoesBeforeMany hands in one before the many have an order, and sees
+// that it goes in the first part, which is a whole one.
+func TestOneGoesBeforeMany(t *testing.T) {
+	s := mustOpen(t, t.TempDir())
+	blocks := manyOf(3 * commitChunk)
+	last := blocks[len(blocks)-1]
+	s.SaveAll(blocks[:len(blocks)-1], nil)
+	s.Save(last, nil)
+	want := append(sourcesOf(blocks[:commitChunk-1]), last.Source)
+	diff(t, "first part", want, slices.SortedFunc(maps.Keys(s.take()), compareSources))
+}
+
 // TestManyGoInOrder sees that each part of many changes is a piece of the order of the keys, in which what others hand
 // in meanwhile goes first.
 func TestManyGoInOrder(t *testing.T) {

@@ -29,7 +29,8 @@ const (
 	maxSeconds = 253402214400 // 9999-12-31, see wall
 )
 
-// words are the texts that most records have, each known by its place: more may be added at the end.
+// words are the texts that most records have, each known by its place. One more at the end is another format too, as an
+// older nftsentry cannot read its records.
 var words = []string{
 	"", "tcp", "udp", "connect", "syn", "fin", "null", "xmas", "syn-fin", "proven", "unproven",
 	string(OriginDecoy), string(OriginKernel), string(OriginOperator), string(OriginImport), string(OriginFleet),

@@ -135,19 +135,20 @@ func (s *Store) take() changes {
 	return s.taken
 }
 
-// arrange puts what is pending in order, if it is more than a transaction takes and is in none.
+// arrange puts what is pending in order, if it is more than a transaction takes and is in none. What is to go first does.
 func (s *Store) arrange() {
 	s.mu.Lock()
-	if len(s.order) > 0 || len(s.pending) <= commitChunk {
+	if len(s.order) >= commitChunk || len(s.pending) <= commitChunk {
 		s.mu.Unlock()
 		return
 	}
 	order := slices.AppendSeq(make([]netip.Prefix, 0, len(s.pending)), maps.Keys(s.pending))
+	s.queue()
 	s.mu.Unlock()
 	slices.SortFunc(order, func(a, b netip.Prefix) int { return compareSources(b, a) })
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.order = order
+	s.order = append(order, s.order...)
 }
 
 // committed ends what take began.

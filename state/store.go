@@ -42,7 +42,7 @@ type Store struct {
 	db       *database      // nil for none; replaced by the goroutine in Run
 	pending  changes        // to be committed; without a database, all there is
 	taken    changes        // being committed
-	order    []netip.Prefix // of pending, if that is more than a transaction takes: the last is the next
+	order    []netip.Prefix // of pending, the last is the next; nil unless that is more than a transaction takes
 	touched  bool           // there are changes since the text files were last written without a database
 	forget   *forgetting    // to be done
 	served   *[]Service     // to be committed; nil for none
@@ -251,17 +251,25 @@ func (s *Store) Save(b Block, done func(error)) {
 	s.wake()
 }
 
-// next lets a source go before those that wait in order. The caller holds s.mu.
+// next lets a source go before the many that wait. The caller holds s.mu.
 func (s *Store) next(source netip.Prefix) {
-	if len(s.order) > 0 {
+	if s.order != nil {
 		s.order = append(s.order, source)
+	}
+}
+
+// queue has what is handed in from now on go before what is pending, if that is more than a transaction takes. The caller
+// holds s.mu.
+func (s *Store) queue() {
+	if s.order == nil && len(s.pending) > commitChunk {
+		s.order = []netip.Prefix{}
 	}
 }
 
 // SaveAll is Save for many blocks, of different sources: done is called when all are written, with the first error. Up
 // to 12,000 are committed in one transaction, and of more so many at a time, before which goes what others hand in
-// meanwhile. Until done is called the caller leaves the blocks as they are; what waits takes 130 to 175 bytes for each
-// beside them.
+// meanwhile. The blocks are the store's from now on, even after an error, and may be read but not changed; what waits
+// takes 130 to 175 bytes for each beside them.
 func (s *Store) SaveAll(blocks []Block, done func(error)) {
 	done = last(len(blocks), done)
 	room := make([]change, len(blocks))
@@ -275,6 +283,7 @@ func (s *Store) SaveAll(blocks []Block, done func(error)) {
 		c.live = b
 		c.saved = both(c.saved, done)
 	}
+	s.queue()
 	s.touched = true
 	s.mu.Unlock()
 	s.wake()
@@ -287,6 +296,7 @@ func (s *Store) EndAll(sources []netip.Prefix, at time.Time, forgive bool, done 
 	for _, source := range sources {
 		s.end(source, at, forgive, done)
 	}
+	s.queue()
 	s.mu.Unlock()
 	s.wake()
 }

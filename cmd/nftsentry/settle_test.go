@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -24,42 +26,55 @@ func TestCodeMappings(t *testing.T) {
 	}
 }
 
+// TestSettle has it give back the memory of the code, and of a file that nothing reads meanwhile.
 func TestSettle(t *testing.T) {
-	own, size := codeMappings(), 0
-	for _, m := range own {
-		size += int(m.end-m.first) >> 10
+	file := mapFile(t, 64<<10)
+	if resident(t, file) == 0 {
+		t.Fatal("nothing of the file is in memory")
 	}
-	touch(t, own)
-	before := resident(t)
 	synctest.Test(t, func(t *testing.T) {
-		if err := settle(t.Context(), own); err != nil {
+		if err := settle(t.Context(), append(codeMappings(), file)); err != nil {
 			t.Error(err)
 		}
 	})
-	if gone := before - resident(t); gone < size/2 {
-		t.Errorf("%d KiB have gone, of %d KiB of code", gone, size)
+	if left := resident(t, file); left != 0 {
+		t.Errorf("%d KiB are still in memory", left)
 	}
 }
 
-// touch has the kernel map all of the program's file that there is.
-func touch(t *testing.T, own []mapping) {
+// mapFile has the kernel map all of a new file.
+func mapFile(t *testing.T, size int) mapping {
 	t.Helper()
-	for _, m := range own {
-		_, _, errno := unix.Syscall(unix.SYS_MADVISE, m.first, m.end-m.first, unix.MADV_POPULATE_READ)
-		if errno != 0 {
-			t.Fatal(errno)
-		}
-	}
-}
-
-// resident is how much of mapped files is in memory, in KiB.
-func resident(t *testing.T) int {
-	t.Helper()
-	data, err := os.ReadFile("/proc/self/status")
+	f, err := os.Create(filepath.Join(t.TempDir(), "file"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(data), "RssFile:")
+	defer f.Close()
+	if err := f.Truncate(int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	data, err := unix.Mmap(int(f.Fd()), 0, size, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Munmap(data) })
+	first := reflect.ValueOf(data).Pointer()
+	return mapping{first, first + uintptr(size)}
+}
+
+// resident is how much of a mapping is in memory, in KiB, of
+// proc_pid_smaps(5).
+func resident(t *testing.T, m mapping) int {
+	t.Helper()
+	data, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, own, ok := strings.Cut(string(data), fmt.Sprintf("%08x-%08x ", m.first, m.end))
+	if !ok {
+		t.Fatalf("%x is not mapped", m)
+	}
+	_, rest, _ := strings.Cut(own, "\nRss:")
 	n, err := strconv.Atoi(strings.Fields(rest)[0])
 	if err != nil {
 		t.Fatal(err)

@@ -113,7 +113,7 @@ func (c contest) measure(t *testing.T, r *recorder, g guard, who contender, bloc
 	} else {
 		guard = g.start(t, w.server)
 	}
-	kase, blocked := c.name+inPlace(blocks), 0
+	kase, never := c.name+inPlace(blocks), 0
 	sender, wire := packet.Open(t, w.client), tap(t, w.router)
 	for i, source := range w.sources(t, "10.8.%d.%d/16", 1+who.sources) {
 		p := &prober{sender: sender, wire: wire, source: source, service: service, pace: who.pace, limit: who.limit()}
@@ -123,17 +123,17 @@ func (c contest) measure(t *testing.T, r *recorder, g guard, who contender, bloc
 			continue
 		}
 		if !ok {
-			r.add(kase, g.name, "sources never blocked", "", 1)
+			never++
 			continue
 		}
-		blocked++
 		r.add(kase, g.name, "time to block", "ms", milliseconds(o.touch))
 		r.add(kase, g.name, "time from the first packet", "ms", milliseconds(o.first))
 		r.add(kase, g.name, "answers meanwhile", "", float64(o.through))
 	}
-	if blocked == 0 {
+	if never == who.sources {
 		t.Fatalf("%s blocks nobody", g.name)
 	}
+	r.add(kase, g.name, "sources never blocked", "%", 100*float64(never)/float64(who.sources))
 }
 
 // connect has a source connect to one decoy.

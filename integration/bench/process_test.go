@@ -45,6 +45,9 @@ func (u *usage) add(pid int) {
 	if err != nil {
 		return
 	}
+	if field(status, "VmRSS:") == 0 {
+		return // it has ended, and its parent has not asked yet
+	}
 	u.processes++
 	u.rss += field(status, "VmRSS:") << 10
 	u.own += field(status, "RssAnon:") << 10
@@ -139,10 +142,11 @@ func evict(t testing.TB, host *netns.Host, spare ...int) {
 	}
 }
 
-// eventually waits until a tool has done something.
+// eventually waits until a tool has done something. It looks often, since the
+// time of a start is measured.
 func eventually(t testing.TB, what string, done func() bool) {
 	t.Helper()
-	for began := time.Now(); !done(); time.Sleep(10 * time.Millisecond) {
+	for began := time.Now(); !done(); time.Sleep(time.Millisecond) {
 		if time.Since(began) > ready {
 			t.Fatalf("%s is not so after %v", what, ready)
 		}

@@ -34,15 +34,15 @@ func TestBenchRest(t *testing.T) {
 			host := newWorld(t).server
 			began := time.Now()
 			running := g.start(t, host)
-			r.add("start", g.name, "until it guards", "ms", float64(time.Since(began))/float64(time.Millisecond))
-			r.add("start", g.name, "resident memory", "MiB", mib(usageOf(t, running.pids).rss))
+			r.add("start", g.name, "until it guards", "ms", milliseconds(time.Since(began)))
+			r.add("start", g.name, "resident memory", "MiB", mebibytes(usageOf(t, running.pids).rss))
 		})
 	}
 	resting := make(map[string]*running)
 	for _, g := range guards {
 		if len(g.absent()) == 0 {
 			resting[g.name] = g.start(t, newWorld(t).server)
-			r.add(restCase, g.name, "on disk, program or package", "MiB", mib(sizeOf(t, g)))
+			r.add(restCase, g.name, "on disk, program or package", "MiB", mebibytes(sizeOf(t, g)))
 		}
 	}
 	time.Sleep(restSettles)
@@ -65,18 +65,16 @@ func watch(t *testing.T, r *recorder, resting map[string]*running) {
 			continue
 		}
 		was, is := before[g.name], usageOf(t, running.pids)
-		if is.processes == 0 {
-			t.Fatalf("%s has ended", g.name)
+		if is.processes < len(running.pids) {
+			t.Fatalf("%s has %d processes, want at least %d", g.name, is.processes, len(running.pids))
 		}
-		r.add(restCase, g.name, "resident memory", "MiB", mib(is.rss))
-		r.add(restCase, g.name, "resident memory, its own", "MiB", mib(is.own))
+		r.add(restCase, g.name, "resident memory", "MiB", mebibytes(is.rss))
+		r.add(restCase, g.name, "resident memory, its own", "MiB", mebibytes(is.own))
 		r.add(restCase, g.name, "processes", "", float64(is.processes))
 		r.add(restCase, g.name, "wake-ups", "/s", float64(is.wakeups-was.wakeups)/restWatched.Seconds())
 		r.add(restCase, g.name, "CPU", "% of a core", 100*(is.cpu-was.cpu).Seconds()/restWatched.Seconds())
 	}
 }
-
-func mib(bytes int) float64 { return float64(bytes) / (1 << 20) }
 
 // sizeOf is the size of the program, or of a peer's package as dpkg has it,
 // which is without what interprets it.

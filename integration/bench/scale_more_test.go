@@ -39,7 +39,7 @@ func (d *daemon) oneMore(t testing.TB, w *world, kernel *setReader, others []net
 		}
 		source := netip.AddrFrom4([4]byte{10, 8, 1, byte(1 + i)})
 		w.client.Addr(t, "eth0", fmt.Sprintf("%s/16", source))
-		add("connection to a decoy until it is blocked", "ms", milliseconds(touch(t, w, kernel, source)))
+		add("connection to a decoy until it is blocked", "ms", milliseconds(touch(t, w, kernel, server4, source)))
 		took, err := stopwatch(func() error {
 			_, err := client.Block(t.Context(), api.BlockRequest{Source: other.String(), Seconds: 3600})
 			return err
@@ -59,15 +59,16 @@ func (d *daemon) oneMore(t testing.TB, w *world, kernel *setReader, others []net
 	}
 }
 
-// touch has a source connect to a decoy, and says how soon it is blocked.
-func touch(t testing.TB, w *world, kernel *setReader, source netip.Addr) time.Duration {
+// touch has a source connect to a decoy, and says how soon after that began it
+// is blocked.
+func touch(t testing.TB, w *world, kernel *setReader, server string, source netip.Addr) time.Duration {
 	t.Helper()
-	conn, err := w.client.Dial(t.Context(), "tcp", net.JoinHostPort(server4, "23"), source.String())
+	began := time.Now()
+	conn, err := w.client.Dial(t.Context(), "tcp", net.JoinHostPort(server, "23"), source.String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	began := time.Now()
 	for !kernel.has(t, source) {
 		if time.Since(began) > 10*time.Second {
 			t.Fatalf("%s is not blocked after ten seconds", source)

@@ -155,7 +155,7 @@ func (s *scale) timed(t testing.TB, kase, tool, what string, do func(testing.TB)
 		return 0
 	}
 	c := do(t)
-	if c.cut {
+	if c.cut = c.cut || c.took > tooLong; c.cut {
 		s.slow[tool+" "+what] = true
 		s.t.Logf("%s: %s is cut off after %v, and left out from here on", kase, tool, tooLong)
 		s.add(kase, tool, "time, more than", "s", c.took.Seconds())

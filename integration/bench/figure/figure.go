@@ -137,11 +137,14 @@ func (s Summary) ratio() string {
 }
 
 // Number is a value with three significant digits; from a hundred on it
-// is whole, with a comma at each thousand. It is empty for NaN.
+// is whole, with a comma at each thousand. It is empty for NaN, and "∞" for
+// what never ends.
 func Number(v float64) string {
 	switch a := math.Abs(v); {
 	case math.IsNaN(v):
 		return ""
+	case math.IsInf(v, 1):
+		return "∞"
 	case a >= 99.95:
 		return thousands(strconv.FormatFloat(v, 'f', 0, 64))
 	case a >= 10:
