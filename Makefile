@@ -76,6 +76,9 @@ soak: deps
 # peers that are not installed are named and left out.
 bench: export NFTSENTRY_BENCH_OUT ?= $(CURDIR)/dist/bench
 bench: go
+	@grep -q '^func TestBench$(BENCH)' integration/bench/*_test.go || { \
+		echo "no experiment is called \"$(BENCH)\": there are" \
+			$$(sed -n 's/^func TestBench\([A-Za-z]*\).*/\1/p' integration/bench/*_test.go) >&2; exit 2; }
 	$(GO) test -tags bench -count=1 -v -timeout 60m -run '^TestBench$(BENCH)' ./integration/bench
 
 # bench-deps installs the Debian packages of the peers, and of what scans, floods and draws.

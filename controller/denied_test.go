@@ -29,7 +29,7 @@ var denials = []struct {
 	}, 0},
 	{"an operator unblocks", func(o *ordeal) { o.denied(errOf(o.Unblock(o.ctx, source("203.0.113.1")))) }, 0},
 	{"the host changes", func(o *ordeal) { o.denied(o.SetHost(o.ctx, testHost())) }, 0},
-	{"reload", func(o *ordeal) { o.denied(o.Reconfigure(o.ctx, faultConfig(), nil)) }, 0},
+	{"reload", func(o *ordeal) { o.denied(errOf(o.Reconfigure(o.ctx, faultConfig(), nil))) }, 0},
 	{"somebody touches the table", func(o *ordeal) { o.changes <- nft.Change{Shape: true} }, 0},
 	{"somebody deletes the table", func(o *ordeal) { o.changes <- nft.Change{All: true} }, 0},
 	{"events are lost", func(o *ordeal) { o.missed <- struct{}{} }, 10 * time.Second},

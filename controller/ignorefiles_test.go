@@ -231,7 +231,7 @@ func TestUnlistedByReload(t *testing.T) {
 	cfg := testConfig()
 	cfg.Unlisted = true
 	drive(t, cfg, func(r *rig) {
-		if err := r.Reconfigure(r.ctx, testConfig(), nil); err != nil {
+		if _, err := r.Reconfigure(r.ctx, testConfig(), nil); err != nil {
 			t.Fatal(err)
 		}
 		r.touch("203.0.113.3", 23)

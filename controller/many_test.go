@@ -123,12 +123,15 @@ func TestReconfigureMax(t *testing.T) {
 		var began map[netip.Prefix]time.Time
 		r.in(func() { began = maps.Clone(r.kernel.since) })
 		time.Sleep(time.Minute)
+		was := tooMany
 		for _, most := range []int{nft.MostHosts, nft.DefaultHosts, 2000} {
 			cfg := manyConfig()
 			cfg.Table.Hosts = most
-			if err := r.Reconfigure(r.ctx, cfg, nil); err != nil {
-				t.Fatal(err)
+			evicted, err := r.Reconfigure(r.ctx, cfg, nil)
+			if want := max(0, was-most); err != nil || evicted != want {
+				t.Fatalf("%d evicted of %d, error %v, want %d", evicted, was, err, want)
 			}
+			was -= evicted
 			r.agreed()
 			r.in(func() {
 				if n := min(most, tooMany); r.blocks.len() != n || r.kernel.cfg.Hosts != most || r.kernel.named["Load"] != 0 {
@@ -144,8 +147,8 @@ func TestReconfigureMax(t *testing.T) {
 		r.in(func() { r.kernel.faults = []fault{{name: "Configure", when: before, err: unix.ENOMEM, lasting: true}} })
 		few := manyConfig()
 		few.Table.Hosts = 1500
-		if err := r.Reconfigure(r.ctx, few, nil); !errors.Is(err, unix.ENOMEM) {
-			t.Errorf("a kernel that refuses: %v, want %v", err, unix.ENOMEM)
+		if evicted, err := r.Reconfigure(r.ctx, few, nil); evicted != 0 || !errors.Is(err, unix.ENOMEM) {
+			t.Errorf("a kernel that refuses: %d evicted, error %v, want 0 and %v", evicted, err, unix.ENOMEM)
 		}
 		if s, _ := r.Stats(r.ctx); s.Live != 2000 {
 			t.Errorf("%d are blocked after a reload that failed, want 2000", s.Live)
@@ -168,7 +171,7 @@ func TestManyExcess(t *testing.T) {
 				r.kernel.addHost(source("203.0.113.10"), time.Hour) // nobody has asked for it
 			})
 			if reload {
-				if err := r.Reconfigure(r.ctx, manyConfig(), nil); err != nil {
+				if _, err := r.Reconfigure(r.ctx, manyConfig(), nil); err != nil {
 					t.Fatal(err)
 				}
 			}

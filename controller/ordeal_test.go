@@ -352,7 +352,7 @@ func (o *ordeal) reload(ignored string) {
 	cfg := faultConfig()
 	cfg.Ignored[source(ignored)] = "ignore.sources"
 	cfg.Table.Ports = 7
-	if o.Reconfigure(o.ctx, cfg, testHost().Serving) == nil {
+	if _, err := o.Reconfigure(o.ctx, cfg, testHost().Serving); err == nil {
 		delete(o.until, source(ignored))
 		o.in(func() {
 			if o.fault.when != silent && !o.panicked && o.kernel.loaded && o.kernel.cfg.Ports != 7 {

@@ -22,11 +22,12 @@ var ErrPanicked = errors.New("all blocks are suspended: run \"nftsentry resume\"
 // nothing. The table changes in one transaction, and blocks that stay are not
 // touched, unless the table is in need of repair or IPv6 sources are blocked by
 // other prefixes. Where fewer hosts may be blocked than are, those that can be
-// spared most end once it holds. Serving are the ports where
-// the host serves others now, since there may be tripwires where there were
-// none.
-func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.Service) error {
-	return c.call(ctx, func(answer func(error)) {
+// spared most end once it holds: so many are evicted. Serving are the ports
+// where the host serves others now, since there may be tripwires where there
+// were none.
+func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.Service) (evicted int, err error) {
+	var n int
+	err = c.call(ctx, func(answer func(error)) {
 		defer c.sparing()()
 		untold := c.adoptUntold()
 		old, ignored, host := c.cfg, c.ignored, c.host
@@ -53,7 +54,10 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 			answer(err)
 			return
 		}
-		c.stats.Evicted += uint64(len(over))
+		if n = len(over); n > 0 {
+			c.log.Warn("more blocks than block.max has room for now: those that can be spared most end", zap.Int("ended", n))
+		}
+		c.stats.Evicted += uint64(n)
 		c.end(endedNow(over), MadeRoom)
 		c.touches.window = cfg.Window
 		c.suspects.configure(cfg.Table)
@@ -62,6 +66,10 @@ func (c *Controller) Reconfigure(ctx context.Context, cfg Config, serving []nft.
 		c.endIgnored()
 		answer(nil)
 	})
+	if err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // stance says, for a person, what a trigger leads to.

@@ -107,7 +107,7 @@ func TestNothingLostWhileRulesAreMended(t *testing.T) {
 func TestReloadKeepsUntold(t *testing.T) {
 	drive(t, senseConfig(), func(r *rig) {
 		r.in(func() { r.kernel.ends[netip.MustParsePrefix("203.0.113.9/32")] = time.Now().Add(10 * time.Minute) })
-		if err := r.Reconfigure(r.ctx, senseConfig(), nil); err != nil {
+		if _, err := r.Reconfigure(r.ctx, senseConfig(), nil); err != nil {
 			t.Fatal(err)
 		}
 		r.expect("after the reload", "203.0.113.9 10m0s "+unseen)

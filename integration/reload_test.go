@@ -96,6 +96,27 @@ func TestReloadRestart(t *testing.T) {
 	expectRead(t, w.client, "", server4, 23, "two") // the rest has
 }
 
+// TestReloadMax has room for fewer hosts than are blocked, and tells how many
+// had to go, once.
+func TestReloadMax(t *testing.T) {
+	w := newWorld(t)
+	d := guard(t, w.server, "")
+	var many []string
+	for i := range 1030 {
+		many = append(many, fmt.Sprintf("198.18.%d.%d", i/256, i%256))
+	}
+	d.must(append([]string{"block"}, many...)...)
+	d.configure("block.max = 1024")
+	for _, want := range []string{"nftsentry: block.max = 1024 is less than were blocked: 6 blocks ended\n", ""} {
+		if r := d.command("reload"); r.code != 0 || r.stderr != want {
+			t.Errorf("reload: %+v, want exit status 0 and %q", r, want)
+		}
+		if got := d.status().Blocks.Live; got != 1024 {
+			t.Errorf("%d are blocked, want 1024", got)
+		}
+	}
+}
+
 // TestReloadWithoutGap reloads many times while a blocked source sends as fast
 // as it can: none of it gets through.
 func TestReloadWithoutGap(t *testing.T) {

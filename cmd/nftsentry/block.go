@@ -27,7 +27,7 @@ func newBlock(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "block ADDRESS|PREFIX... | --file FILE",
 		Short: "Block sources now, or change how long they are blocked",
-		Long: `Block blocks addresses and prefixes. One that is blocked already gets the new
+		Long: fmt.Sprintf(`Block blocks addresses and prefixes. One that is blocked already gets the new
 end, sooner or later. Without --timeout a block lasts as long as one that a
 decoy makes, longer with each strike.
 
@@ -35,11 +35,13 @@ An IPv6 address is one address here, of the many that its host has. A decoy
 blocks the /64 around whoever touches it (block.prefix6): name that to block
 the host.
 
-Of several either all are blocked or none. Hosts for which the kernel has no
-room take the place of blocks on unproven evidence, and of no others.
+Of several, %d at most, either all are blocked or none. Hosts for which
+there is no room (block.max) take the place of blocks on unproven evidence, and of
+no others; one alone takes the place of the block that ends soonest if there are
+none of these.
 
 Ignored sources are never blocked: their names are refused, and in a prefix
-that lies around them they are spared.`,
+that lies around them they are spared.`, api.MaxBulk),
 		Example: `  nftsentry block 192.0.2.7
   nftsentry block --timeout 7d --comment "abuse desk" 198.51.100.0/24 2001:db8:1::/48
   nftsentry block 2001:db8:2:3::/64

@@ -24,6 +24,8 @@ func newReload(o *options) *cobra.Command {
 does. All of it takes effect in one transaction, or nothing: a file with a
 mistake changes nothing, and is told of here.
 
+Where block.max is less than are blocked now, it tells how many blocks have ended.
+
 What cannot change while the daemon runs is named, and waits for a restart. Where
 a service of its own runs the hooks, it reads the file too; one that does not
 answer is named, and reads it once it is back.`,
@@ -130,12 +132,16 @@ func (g *guard) reload(ctx context.Context) (api.Reloaded, error) {
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, &api.RequestError{Err: err}
 	}
-	if err := g.controller.Reconfigure(ctx, controllerConfig(cfg, table, read), serving); err != nil {
+	evicted, err := g.controller.Reconfigure(ctx, controllerConfig(cfg, table, read), serving)
+	if err != nil {
 		hooks.Abort()
 		g.log.Error("cannot reload; the configuration stays as it was", zap.Error(err))
 		return api.Reloaded{}, err
 	}
 	var warnings []string
+	if evicted > 0 {
+		warnings = append(warnings, fmt.Sprintf("block.max = %d is less than were blocked: %s ended", cfg.Block.Max, plural(evicted, "block")))
+	}
 	if err := hooks.Commit(ctx); err != nil {
 		warnings = append(warnings, err.Error())
 		g.log.Warn("not all is reloaded", zap.Error(err))

@@ -162,7 +162,8 @@ type Reloaded struct {
 	Config string `json:"config"` // the file; "" for the built-in defaults
 	// Restart names the keys that have changed and wait for a restart.
 	Restart []string `json:"restart"`
-	// Warnings say what was not taken over yet, and when it will be.
+	// Warnings say what was not taken over yet, and when it will be, and how
+	// many blocks have ended by it.
 	Warnings []string `json:"warnings,omitempty"`
 }
 
