@@ -264,6 +264,8 @@ func (c *Client) explain(err error) error {
 		return fmt.Errorf("%w (nobody answers on %s): start it with \"nftsentry run\"", ErrNoDaemon, c.path)
 	case errors.Is(err, fs.ErrPermission):
 		return c.noRight()
+	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
+		return fmt.Errorf("%s: the daemon went away before it answered, and may or may not have done it: ask for its status, or for \"nftsentry list\", when it runs again", c.path)
 	case outer != nil && outer.Timeout():
 		return fmt.Errorf("no answer on %s in time: is the daemon stopped, or this host overloaded?", c.path)
 	}

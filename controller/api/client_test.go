@@ -22,6 +22,31 @@ func TestClientWithoutDaemon(t *testing.T) {
 }
 
 // TestClientSocketError names paths where no daemon can ever answer.
+// TestClientAbandoned has a daemon that ends when it is asked.
+func TestClientAbandoned(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var g errgroup.Group
+	g.Go(func() error {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		_, err = conn.Read(make([]byte, 4096))
+		return errors.Join(err, conn.Close(), l.Close())
+	})
+	_, err = NewClient(path).Status(t.Context())
+	if err == nil || !strings.Contains(err.Error(), path+": the daemon went away before it answered") {
+		t.Errorf("got %v", err)
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestClientSocketError(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
