@@ -135,12 +135,15 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 		c.again(e, b)
 		return
 	}
-	log := c.log.With(append(fields(e), zap.Duration("timeout", b.Until.Sub(now)), zap.Int("strikes", b.Strikes))...)
-	if !source.IsSingleIP() {
-		log = log.With(zap.Stringer("prefix", source))
+	log := func() *zap.Logger { // not before the kernel blocks: it takes as long as a quarter of that
+		more := append(fields(e), zap.Duration("timeout", b.Until.Sub(now)), zap.Int("strikes", b.Strikes))
+		if !source.IsSingleIP() {
+			more = append(more, zap.Stringer("prefix", source))
+		}
+		return c.log.With(more...)
 	}
 	if !c.cfg.blocks(e.Protocol) && e.Verdict != listener.Convicted {
-		c.leave(e, b, now, log)
+		c.leave(e, b, now, log())
 		return
 	}
 	if verb == "block" {
@@ -160,12 +163,14 @@ func (c *Controller) convict(e listener.Event, source netip.Prefix) {
 	}
 	took := time.Since(e.Time)
 	c.store.Save(b, c.told(Notice{What: what, Event: e, Block: b, Took: took}, func(err error) { // it is a block once it is in the kernel and in the store
-		if done {
-			if err != nil {
-				log = log.With(zap.Bool("on_disk", false))
-			}
-			log.Info(verb, zap.Duration("took", took))
+		if !done {
+			return
 		}
+		log := log()
+		if err != nil {
+			log = log.With(zap.Bool("on_disk", false))
+		}
+		log.Info(verb, zap.Duration("took", took))
 	}))
 }
 
