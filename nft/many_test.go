@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"nftsentry/integration/netns"
 )
@@ -37,6 +38,20 @@ func blockedFor(t *testing.T, table *Table, elems []Element) (n int) {
 	return n
 }
 
+// resizes tells whether the kernel can give a set another size: from Linux 6.5 on.
+func resizes(t *testing.T) bool {
+	t.Helper()
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	return major > 6 || major == 6 && minor >= 5
+}
+
 // TestConfigure shows that the blocks stay where they are while all else
 // changes, and that a table which cannot be kept is told of.
 func TestConfigure(t *testing.T) {
@@ -44,6 +59,9 @@ func TestConfigure(t *testing.T) {
 	host.Output(t, netns.Tool(t, "nft"), "add element inet nftsentry blocked4 { 192.0.2.8 timeout 1h }")
 	want := rounded(t, table)
 	other := large(200_000)
+	if !resizes(t) {
+		other = enforce()
+	}
 	other.Reject, other.Ports, other.Sessions = true, 7, nil
 	for _, cfg := range []Config{other, enforce(), other} {
 		if err := table.Configure(cfg, []Service{{Protocol: 6, Port: 22, Timeout: time.Hour}}); err != nil {

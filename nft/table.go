@@ -82,10 +82,12 @@ func (t *Table) connection() (*nftables.Conn, error) {
 	return conn, nil
 }
 
+// opened has refusals come without the message that was refused: those of many
+// elements are more than a small buffer takes.
 func (t *Table) opened(c *netlink.Conn) error {
 	t.wire, t.port = c, c.PID()
 	t.ports.opened(t.port)
-	return nil
+	return c.SetOption(netlink.CapAcknowledge, true)
 }
 
 // hangUp closes the connection for changes.
